@@ -1,0 +1,4 @@
+//! minivmm: a small multi-vCPU virtual machine monitor for Linux KVM.
+
+pub mod config;
+pub mod exit;

@@ -1,0 +1,3 @@
+//! The minivmm command.
+
+fn main() {}
