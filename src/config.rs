@@ -1,13 +1,40 @@
 //! What a user asks of a VM, as values that cannot be wrong: a bad number of vCPUs, size or
 //! CPU list has no representation here, so no later code checks again.
+//!
+//! Every type that a user writes as text has `FromStr` and `Display`, each the inverse of the
+//! other, and the defaults are here and nowhere else. Which option sets which value is
+//! `cli.rs`; what depends on the host, such as how many vCPUs its KVM allows, is checked where
+//! the VM is built. Plain data, made on the main thread and only read after that.
 
+mod memory_size;
+mod number;
+mod pinning;
+mod register;
+mod serial;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
+
+use thiserror::Error;
 
 use crate::exit::Gpa;
 
+pub use memory_size::{MemorySize, MemorySizeError};
+pub use number::{NumberError, parse_bits64, parse_u64};
+pub use pinning::{CpuList, CpuListError, Pinning};
+pub use register::{Register, UnknownRegister};
+pub use serial::{SerialConfig, SerialConfigError};
+
+/// Where a flat image goes unless the user says otherwise: the second page, which leaves the
+/// real-mode interrupt table in the first one alone.
+pub const DEFAULT_LOAD_ADDR: Gpa = Gpa(0x1000);
+
 /// Everything `Vmm` needs to know to build and run one VM.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VmConfig {
     /// The guest image.
     pub guest: GuestSource,
@@ -31,6 +58,25 @@ pub struct VmConfig {
     pub pin: Option<Pinning>,
 }
 
+impl VmConfig {
+    /// The defaults for a guest: one vCPU, 128 MiB, the guest's own mode, the UART on standard
+    /// output and input, no time-out and no pinning.
+    pub fn new(guest: GuestSource) -> Self {
+        Self {
+            mode: guest.default_mode(),
+            guest,
+            vcpus: VcpuCount::default(),
+            memory: MemorySize::default(),
+            load_addr: DEFAULT_LOAD_ADDR,
+            entry: None,
+            regs: Vec::new(),
+            timeout: None,
+            serial: SerialConfig::default(),
+            pin: None,
+        }
+    }
+}
+
 /// Where the guest image comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GuestSource {
@@ -40,13 +86,82 @@ pub enum GuestSource {
     Demo(&'static minivmm_guests::Guest),
 }
 
-/// A number of vCPUs: at least 1.
+impl GuestSource {
+    /// The mode a guest starts in unless the user says otherwise: real mode, in which a CPU
+    /// comes out of reset, for a file, and the mode it was written for for a demo.
+    pub fn default_mode(&self) -> CpuMode {
+        match self {
+            Self::File(_) => CpuMode::Real,
+            Self::Demo(guest) => guest.mode.into(),
+        }
+    }
+}
+
+/// A number of vCPUs: 1 to [`VcpuCount::MAX`]. How many the host's KVM allows is a smaller
+/// number, known only when the VM is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct VcpuCount(u32);
 
-/// A size of guest memory in bytes: at least one 4 KiB page, and whole pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct MemorySize(u64);
+/// Why a number is no [`VcpuCount`].
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum VcpuCountError {
+    /// No vCPU at all.
+    #[error("at least 1 vCPU is needed")]
+    Zero,
+    /// More than any KVM has.
+    #[error("{count} vCPUs are more than the limit of {}", VcpuCount::MAX)]
+    TooMany {
+        /// The number asked for.
+        count: u64,
+    },
+    /// The text is not a number.
+    #[error(transparent)]
+    Number(#[from] NumberError),
+}
+
+impl VcpuCount {
+    /// The most that can be asked for: far above KVM's own limit, and low enough that nothing
+    /// that is counted per vCPU overflows.
+    pub const MAX: u32 = 65_535;
+
+    /// The count, if it is in range.
+    pub fn new(count: u32) -> Result<Self, VcpuCountError> {
+        match count {
+            0 => Err(VcpuCountError::Zero),
+            1..=Self::MAX => Ok(Self(count)),
+            _ => Err(VcpuCountError::TooMany {
+                count: count.into(),
+            }),
+        }
+    }
+
+    /// The number.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for VcpuCount {
+    /// One vCPU.
+    fn default() -> Self {
+        Self(1)
+    }
+}
+
+impl fmt::Display for VcpuCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for VcpuCount {
+    type Err = VcpuCountError;
+
+    fn from_str(text: &str) -> Result<Self, VcpuCountError> {
+        let count = parse_u64(text)?;
+        Self::new(u32::try_from(count).map_err(|_| VcpuCountError::TooMany { count })?)
+    }
+}
 
 /// The CPU mode at entry; docs/guest-abi.md has each one's registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,48 +176,56 @@ pub enum CpuMode {
     User,
 }
 
-/// A register that `--reg` can set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names are those of the architecture")]
-pub enum Register {
-    Rax,
-    Rbx,
-    Rcx,
-    Rdx,
-    Rsi,
-    Rdi,
-    Rsp,
-    Rbp,
-    R8,
-    R9,
-    R10,
-    R11,
-    R12,
-    R13,
-    R14,
-    R15,
-    Rip,
-    Rflags,
+/// A name that is no [`CpuMode`].
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("'{0}' is not a CPU mode: expected real, protected, long or user")]
+pub struct UnknownCpuMode(
+    /// The name.
+    pub String,
+);
+
+impl CpuMode {
+    /// All modes.
+    pub const ALL: [Self; 4] = [Self::Real, Self::Protected, Self::Long, Self::User];
+
+    /// The name that `--mode` takes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Real => "real",
+            Self::Protected => "protected",
+            Self::Long => "long",
+            Self::User => "user",
+        }
+    }
 }
 
-/// Where the UART's bytes go and come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SerialConfig {
-    /// Standard output and standard input.
-    Stdio,
-    /// Nowhere: output is discarded, there is no input.
-    Null,
-    /// Output to this file, which is created or emptied; there is no input.
-    File(PathBuf),
-    /// A new pseudo-terminal, whose path is printed on standard error.
-    Pty,
+impl fmt::Display for CpuMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
 }
 
-/// Which host CPUs the vCPU threads are bound to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Pinning {
-    /// vCPU i on the i-th CPU that the process may use, round and round.
-    Auto,
-    /// vCPU i on the i-th CPU of this list, round and round; never empty.
-    Cpus(Vec<usize>),
+impl FromStr for CpuMode {
+    type Err = UnknownCpuMode;
+
+    fn from_str(text: &str) -> Result<Self, UnknownCpuMode> {
+        let named = |mode: &Self| mode.name().eq_ignore_ascii_case(text);
+        Self::ALL
+            .into_iter()
+            .find(named)
+            .ok_or_else(|| UnknownCpuMode(text.to_owned()))
+    }
+}
+
+impl From<minivmm_guests::Mode> for CpuMode {
+    fn from(mode: minivmm_guests::Mode) -> Self {
+        use minivmm_guests::Mode;
+
+        match mode {
+            Mode::Real => Self::Real,
+            Mode::Protected => Self::Protected,
+            Mode::Long => Self::Long,
+            Mode::User => Self::User,
+        }
+    }
 }
