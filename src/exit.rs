@@ -136,3 +136,42 @@ pub enum VmExit {
         reason: u32,
     },
 }
+
+/// The two address spaces of an x86 bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AddressSpace {
+    /// The 16-bit space of IN and OUT.
+    Pio,
+    /// The guest-physical space.
+    Mmio,
+}
+
+/// One access to a device: what a PIO exit holds `count` of, and an MMIO exit one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Which space `addr` is in.
+    pub space: AddressSpace,
+    /// The address of the first byte.
+    pub addr: u64,
+    /// Read or write.
+    pub direction: Direction,
+    /// Bytes: 1 to 8.
+    pub size: u8,
+    /// A write's value, little-endian, zero above `size`; 0 for a read.
+    pub data: u64,
+}
+
+impl Access {
+    /// The same access as one-byte accesses to consecutive addresses, which is how a bus
+    /// presents it to a device that is one byte wide. Addresses past the end of the 64-bit
+    /// space wrap.
+    pub fn bytes(self) -> impl Iterator<Item = Access> {
+        let data = self.data.to_le_bytes();
+        (0..self.size).zip(data).map(move |(offset, byte)| Access {
+            addr: self.addr.wrapping_add(u64::from(offset)),
+            size: 1,
+            data: u64::from(byte),
+            ..self
+        })
+    }
+}

@@ -1,0 +1,325 @@
+//! The device protocol: how accesses of many vCPUs reach the devices, in one order, without a
+//! context switch on the way. docs/concurrency.md argues it; the model checker runs it
+//! (`tests/model.rs` through `sync.rs`).
+//!
+//! Every access enters one bounded channel. The receiver lives inside the mutex that guards
+//! the devices, so only the holder of the devices can take from the channel and nothing can
+//! overtake. A *posted* access is done for its vCPU once it is in the channel; the device
+//! thread serves it in its next round. A vCPU that needs a result *helps*: it takes the
+//! devices and serves the channel up to and including its own access.
+//!
+//! Lock order: `devices` is the only lock here, and nothing that can block on the host
+//! happens while it is held. Runs on the vCPU threads (`post`, `call`) and on the device
+//! thread (`round`, `nap`, `sleep`).
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+use crate::exit::{Access, VcpuId};
+use crate::sync::{
+    AtomicBool, Condvar, Mutex, MutexGuard, Ordering, Parker, Receiver, Sender, TrySendError,
+    bounded, fence,
+};
+
+/// How many accesses a vCPU or the device thread serves before it lets go of the devices.
+/// At some 30 ns each the mutex is held for about as long as a contender spins for it.
+const BATCH: usize = 64;
+
+/// What the queue gives accesses to: the devices behind their bus.
+pub trait Serve {
+    /// What a served access comes back with.
+    type Reply;
+
+    /// Serves one access, or says [`Busy`] and changes nothing.
+    fn serve(&mut self, vcpu: VcpuId, access: &Access) -> Result<Self::Reply, Busy>;
+
+    /// Whether there is work that only the device thread does, such as output to write.
+    fn needs_thread(&self) -> bool;
+}
+
+/// The device cannot take this access now: its output is full. The access waits at the head
+/// of the channel and all others behind it, as on a bus that holds wait states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy;
+
+/// The VM is stopping and the access could not be finished for its vCPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed;
+
+/// Who served an access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServedBy {
+    /// A vCPU thread: the one that waited for this access, or another that helped.
+    Vcpu(VcpuId),
+    /// The device thread.
+    DeviceThread,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Request {
+    vcpu: VcpuId,
+    posted: bool,
+    access: Access,
+}
+
+/// The channel, the devices behind it, and the device thread's bed.
+pub struct DeviceQueue<S: Serve> {
+    requests: Sender<Request>,
+    devices: Mutex<Devices<S>>,
+    /// Waited on, with `devices`, by vCPUs whose way a busy device bars.
+    room: Condvar,
+    /// The device thread sleeps without a time limit, or is about to. Ordered against the
+    /// channel by the two fences in [`wake_idle`](Self::wake_idle) and [`sleep`](Self::sleep).
+    idle: AtomicBool,
+    bed: Parker,
+}
+
+/// What the mutex guards.
+struct Devices<S: Serve> {
+    requests: Receiver<Request>,
+    /// Taken from the channel but refused by a busy device: first in line.
+    held: Option<Request>,
+    /// Posted accesses of vCPUs that were stopped while the channel was full, at most one
+    /// each: last in line.
+    late: VecDeque<Request>,
+    /// A vCPU's reply waits here, at its index, until the vCPU takes it.
+    replies: Box<[Option<(S::Reply, ServedBy)>]>,
+    /// Posted accesses served so far.
+    posted: u64,
+    /// Nobody may wait for room any more.
+    closed: bool,
+    server: S,
+}
+
+enum Step {
+    Served,
+    Empty,
+    Held,
+}
+
+impl<S: Serve> Devices<S> {
+    /// Serves the access that is first in line.
+    fn step(&mut self, by: ServedBy) -> Step {
+        let next = self.held.take().or_else(|| self.requests.try_recv().ok());
+        let Some(request) = next.or_else(|| self.late.pop_front()) else {
+            return Step::Empty;
+        };
+        match self.server.serve(request.vcpu, &request.access) {
+            Ok(_) if request.posted => self.posted += 1,
+            Ok(reply) => self.replies[request.vcpu.index()] = Some((reply, by)),
+            Err(Busy) => {
+                self.held = Some(request);
+                return Step::Held;
+            }
+        }
+        Step::Served
+    }
+
+    /// Serves up to [`BATCH`] accesses; `Served` means that there may be more.
+    fn batch(&mut self, by: ServedBy) -> Step {
+        for _ in 0..BATCH {
+            match self.step(by) {
+                Step::Served => {}
+                stopped => return stopped,
+            }
+        }
+        Step::Served
+    }
+}
+
+impl<S: Serve> DeviceQueue<S> {
+    /// A queue with room for `capacity` accesses of vCPUs 0 to `vcpus` - 1.
+    pub fn new(server: S, vcpus: usize, capacity: usize) -> Self {
+        let (sender, receiver) = bounded(capacity);
+        Self {
+            requests: sender,
+            devices: Mutex::new(Devices {
+                requests: receiver,
+                held: None,
+                late: VecDeque::new(),
+                replies: (0..vcpus).map(|_| None).collect(),
+                posted: 0,
+                closed: false,
+                server,
+            }),
+            room: Condvar::new(),
+            idle: AtomicBool::new(false),
+            bed: Parker::default(),
+        }
+    }
+
+    /// Hands in an access whose result the vCPU does not need. Returns as soon as it is in the
+    /// channel; serves others first if the channel is full.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`] if the VM is stopping and there was no room; the access is not lost, it is
+    /// served after all that is in the channel.
+    pub fn post(&self, vcpu: VcpuId, access: Access) -> Result<(), Closed> {
+        let entered = self.enter(Request { vcpu, posted: true, access });
+        self.wake_idle();
+        entered
+    }
+
+    /// Hands in an access and waits for its reply, by helping.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`] if the VM is stopping and a busy device bars the way.
+    pub fn call(&self, vcpu: VcpuId, access: Access) -> Result<(S::Reply, ServedBy), Closed> {
+        self.enter(Request { vcpu, posted: false, access })?;
+        let mut devices = self.devices.lock();
+        let reply = loop {
+            if let Some(reply) = devices.replies[vcpu.index()].take() {
+                break reply;
+            }
+            // Invariant: our access has entered and is not served, so it is in the channel or
+            // held; the channel cannot be empty, and helping ends at the latest with it.
+            if let Step::Held = devices.step(ServedBy::Vcpu(vcpu)) {
+                self.wait_for_room(&mut devices)?;
+            }
+        };
+        self.let_go(devices);
+        Ok(reply)
+    }
+
+    /// Puts `request` into the channel, making room if there is none.
+    fn enter(&self, mut request: Request) -> Result<(), Closed> {
+        loop {
+            match self.requests.try_send(request) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => request = back,
+            }
+            let mut devices = self.devices.lock();
+            while let Step::Held = devices.batch(ServedBy::Vcpu(request.vcpu)) {
+                if let Err(closed) = self.wait_for_room(&mut devices) {
+                    devices.late.push_back(request);
+                    return Err(closed);
+                }
+            }
+            self.let_go(devices);
+        }
+    }
+
+    /// Waits, without the devices, until a busy device has room again. Only the device thread
+    /// makes room, so it is woken first, from whatever sleep.
+    fn wait_for_room(&self, devices: &mut MutexGuard<'_, Devices<S>>) -> Result<(), Closed> {
+        if devices.closed {
+            return Err(Closed);
+        }
+        self.bed.unpark();
+        self.room.wait(devices);
+        Ok(())
+    }
+
+    /// Lets go of the devices, and wakes the device thread if it sleeps and helping made work
+    /// for it. No fence is needed: `idle` was set before the device thread last held the
+    /// devices, so either it saw this work then or we see `idle` now.
+    fn let_go(&self, devices: MutexGuard<'_, Devices<S>>) {
+        let wake = devices.server.needs_thread() && self.idle.load(Ordering::Relaxed);
+        drop(devices);
+        if wake {
+            self.wake();
+        }
+    }
+
+    /// Wakes the device thread if it sleeps; to be called after a posted access has entered.
+    ///
+    /// Invariant: either the sleeper's last look sees the access, or we see `idle`. The fence
+    /// orders our send before our load; the one in `sleep` orders its store before its look.
+    fn wake_idle(&self) {
+        fence(Ordering::SeqCst);
+        if self.idle.load(Ordering::Relaxed) {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if self.idle.swap(false, Ordering::Relaxed) {
+            self.bed.unpark();
+        }
+    }
+
+    /// Runs `f` on the devices, with no access served first: for what comes from the host's
+    /// side, such as input. Wakes the device thread if that made work for it.
+    pub fn visit<R>(&self, f: impl FnOnce(&mut S) -> R) -> R {
+        let mut devices = self.devices.lock();
+        let result = f(&mut devices.server);
+        self.let_go(devices);
+        result
+    }
+
+    /// No vCPU waits for room from now on: those that do return [`Closed`].
+    pub fn close(&self) {
+        self.devices.lock().closed = true;
+        self.room.notify_all();
+    }
+
+    /// Wakes the device thread, wherever it sleeps.
+    pub fn rouse(&self) {
+        self.bed.unpark();
+    }
+
+    /// Names the calling thread as the device thread.
+    pub fn adopt(&self) {
+        self.bed.adopt();
+    }
+
+    /// One round of the device thread: serves what is in the channel, then runs `f` on the
+    /// devices and, if `f` may have made room, lets those who waited for it go on.
+    pub fn round<R>(&self, f: impl FnOnce(&mut S) -> R) -> Round<R> {
+        // A flood must not keep `f` from its turn, hence a bound on the batches.
+        for _ in 0..BATCH {
+            let mut devices = self.devices.lock();
+            if let Step::Served = devices.batch(ServedBy::DeviceThread) {
+                continue;
+            }
+            return self.finish_round(&mut devices, f);
+        }
+        self.finish_round(&mut self.devices.lock(), f)
+    }
+
+    fn finish_round<R>(&self, devices: &mut Devices<S>, f: impl FnOnce(&mut S) -> R) -> Round<R> {
+        let result = f(&mut devices.server);
+        let held = devices.held.is_some();
+        if held {
+            self.room.notify_all();
+        }
+        Round { result, posted: devices.posted, held }
+    }
+
+    /// The device thread's short sleep, between rounds while there is traffic: for `period` at
+    /// most, and less only if a vCPU waits for room.
+    pub fn nap(&self, period: Duration) {
+        self.bed.park(Some(period));
+    }
+
+    /// The device thread's long sleep: until there is work, or for `limit`. `look` is one more
+    /// round; if it finds work there is no sleep.
+    pub fn sleep(&self, limit: Option<Duration>, look: impl FnOnce() -> bool) {
+        self.idle.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if !look() {
+            self.bed.park(limit);
+        }
+        self.idle.store(false, Ordering::Relaxed);
+    }
+}
+
+impl<S: Serve> fmt::Debug for DeviceQueue<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceQueue").field("idle", &self.idle).finish_non_exhaustive()
+    }
+}
+
+/// What a round of the device thread found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Round<R> {
+    /// What the caller's function returned.
+    pub result: R,
+    /// Posted accesses served so far, by whomever: it grows while there is traffic.
+    pub posted: u64,
+    /// A busy device holds up the channel.
+    pub held: bool,
+}

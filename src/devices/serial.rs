@@ -1,0 +1,144 @@
+//! A serial port: the 16550 between a bounded output buffer and a bounded input queue, both
+//! of which are only memory. The console's threads fill and empty them; the port moves bytes
+//! between them and the UART's FIFOs, which is what the line does on a real one, and drives
+//! the interrupt pin. Owned by the devices; used by whoever holds them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::devices::uart16550::Uart16550;
+use crate::irq::IrqLine;
+
+/// Bytes of output that wait for the device thread. When they are this many the transmitter
+/// holds back: THRE stays off, and a guest that writes all the same is made to wait.
+pub const OUTPUT_CAPACITY: usize = 64 * 1024;
+
+/// The transmitter holding register, as a port of the UART's eight.
+const THR: u8 = 0;
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct SerialPort {
+    uart: Uart16550,
+    output: Vec<u8>,
+    input: VecDeque<u8>,
+    input_limit: usize,
+    irq: Box<dyn IrqLine>,
+    level: bool,
+    /// Read without the devices by vCPUs that decide whether a write may be posted.
+    interrupts_enabled: Arc<AtomicBool>,
+    started: Instant,
+}
+
+impl SerialPort {
+    /// A port after reset whose interrupt pin leads to `irq` and whose input queue takes
+    /// `input_limit` bytes.
+    pub fn new(irq: Box<dyn IrqLine>, input_limit: usize) -> Self {
+        Self {
+            uart: Uart16550::new(),
+            output: Vec::new(),
+            input: VecDeque::new(),
+            input_limit,
+            irq,
+            level: false,
+            interrupts_enabled: Arc::default(),
+            started: Instant::now(),
+        }
+    }
+
+    /// True while the guest has any of the UART's interrupts enabled; kept up to date before
+    /// the write that changes it completes for its vCPU.
+    pub fn interrupts_enabled(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.interrupts_enabled)
+    }
+
+    /// The guest reads register `offset`.
+    pub fn read(&mut self, offset: u8) -> u8 {
+        self.tell_time();
+        let value = self.uart.read(offset);
+        self.settle();
+        value
+    }
+
+    /// The guest writes register `offset`, which [`can_write`](Self::can_write) allows.
+    pub fn write(&mut self, offset: u8, value: u8) {
+        self.tell_time();
+        self.uart.write(offset, value);
+        if offset != THR {
+            self.interrupts_enabled.store(self.uart.interrupts_enabled(), Ordering::Relaxed);
+        }
+        self.settle();
+    }
+
+    /// False for a byte to send while the output is full and so is the transmit FIFO.
+    pub fn can_write(&self, offset: u8) -> bool {
+        self.uart.can_write(offset)
+    }
+
+    /// Bytes that the output holds.
+    pub fn output_len(&self) -> usize {
+        self.output.len()
+    }
+
+    /// Bytes sent by the guest that nobody has taken: the output's and the transmitter's.
+    pub fn unsent(&self) -> usize {
+        self.output.len() + self.uart.tx_len()
+    }
+
+    /// Swaps the output with `empty`, which must be empty and keeps the allocation in use.
+    pub fn take_output(&mut self, empty: &mut Vec<u8>) {
+        std::mem::swap(&mut self.output, empty);
+        self.settle();
+    }
+
+    /// Bytes that [`push_input`](Self::push_input) takes now.
+    pub fn input_room(&self) -> usize {
+        self.input_limit.saturating_sub(self.input.len())
+    }
+
+    /// Bytes arrive on the line; the caller keeps to [`input_room`](Self::input_room).
+    pub fn push_input(&mut self, bytes: &[u8]) {
+        self.tell_time();
+        self.input.extend(bytes);
+        self.settle();
+    }
+
+    /// How long until [`tick`](Self::tick) has something to do.
+    pub fn next_tick(&self) -> Option<Duration> {
+        self.uart.deadline().map(|due| due.saturating_sub(self.started.elapsed()))
+    }
+
+    /// Time has passed: raises the receive time-out if it is due.
+    pub fn tick(&mut self) {
+        self.tell_time();
+        self.settle();
+    }
+
+    fn tell_time(&mut self) {
+        if self.uart.uses_time() {
+            self.uart.advance(self.started.elapsed());
+        }
+    }
+
+    /// The line works: bytes leave the transmitter and enter the receiver as far as there is
+    /// room, and the pin follows.
+    fn settle(&mut self) {
+        while self.output.len() < OUTPUT_CAPACITY
+            && let Some(byte) = self.uart.pop_tx()
+        {
+            self.output.push(byte);
+        }
+        while self.uart.rx_room() > 0
+            && let Some(byte) = self.input.pop_front()
+        {
+            self.uart.receive(byte);
+        }
+        let level = self.uart.irq_level();
+        if level != self.level {
+            self.level = level;
+            self.irq.set_level(level);
+        }
+    }
+}

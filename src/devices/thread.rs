@@ -1,0 +1,292 @@
+//! The device thread: the standing server of the channel, and the only thread that writes the
+//! guest's output to the host. It takes the output while it holds the devices and writes it
+//! after letting go of them, in batches.
+//!
+//! How often it works is a matter of cost: waking a thread costs more than an exit. While
+//! posted accesses come it looks every [`NAP_MIN`] to [`NAP_MAX`], and once they have stopped
+//! for [`QUIET`] it sleeps until it is woken.
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::devices::DeviceSet;
+use crate::devices::queue::{DeviceQueue, Round};
+
+/// The first nap after work was found.
+const NAP_MIN: Duration = Duration::from_micros(200);
+/// Naps double up to this one: on a host with no idle CPU each takes time from a vCPU.
+const NAP_MAX: Duration = Duration::from_millis(4);
+/// Without a posted access for this long the thread sleeps until it is woken.
+const QUIET: Duration = Duration::from_millis(8);
+/// Output is written at once when there is this much of it, ...
+const FLUSH_LEN: usize = 4096;
+/// ... or when it has waited this long; less than both only if no more is coming, so that a
+/// prompt shows at once and a flood makes few write(2) calls.
+const FLUSH_AGE: Duration = Duration::from_millis(50);
+
+/// Where the guest's output goes: one write(2) a call.
+pub trait Output: Send {
+    /// Writes some of `bytes` and returns how many. May block; a signal to the thread ends it
+    /// with [`io::ErrorKind::Interrupted`].
+    ///
+    /// # Errors
+    ///
+    /// What write(2) says.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+}
+
+/// What the device thread is to do; the states follow one another and never go back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+enum Phase {
+    Run,
+    Drain,
+    Abandon,
+}
+
+/// How the supervisor steers the device thread, and what it can see of it.
+#[derive(Debug)]
+pub struct DeviceControl {
+    /// A [`Phase`]. Publishes nothing but itself.
+    phase: AtomicU8,
+    written: AtomicU64,
+    writes: AtomicU64,
+}
+
+impl DeviceControl {
+    /// A thread that is to run.
+    pub fn new() -> Self {
+        Self {
+            phase: AtomicU8::new(Phase::Run as u8),
+            written: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+        }
+    }
+
+    /// No vCPU runs any more: serve what is left, write all output, end. The caller rouses the
+    /// thread.
+    pub fn drain(&self) {
+        self.phase.fetch_max(Phase::Drain as u8, Ordering::SeqCst);
+    }
+
+    /// Give up on output that the host does not take, count it, end. The caller rouses the
+    /// thread and interrupts its write.
+    pub fn abandon(&self) {
+        self.phase.fetch_max(Phase::Abandon as u8, Ordering::SeqCst);
+    }
+
+    /// Bytes of output written so far.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Calls of write(2) so far.
+    pub fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
+    fn reached(&self, phase: Phase) -> bool {
+        self.phase.load(Ordering::SeqCst) >= phase as u8
+    }
+}
+
+impl Default for DeviceControl {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What became of the guest's output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutputReport {
+    /// Bytes written.
+    pub written: u64,
+    /// Calls of write(2).
+    pub writes: u64,
+    /// Bytes that the guest wrote and the host did not take.
+    pub lost: u64,
+}
+
+/// The device thread's own state.
+pub struct DeviceThread<'a> {
+    queue: &'a DeviceQueue<DeviceSet>,
+    control: &'a DeviceControl,
+    output: Box<dyn Output>,
+    on_failure: Box<dyn FnMut(io::Error) + Send + 'a>,
+    /// Output failed: from then on it is only counted.
+    failed: bool,
+    lost: u64,
+    /// Output taken from the devices; empty between rounds, kept for its allocation.
+    batch: Vec<u8>,
+    pacing: Pacing,
+}
+
+/// What decides when to write.
+#[derive(Debug)]
+struct Pacing {
+    /// Posted accesses that had been served at the last round.
+    posted: u64,
+    waiting_len: usize,
+    waiting_since: Instant,
+}
+
+impl Pacing {
+    fn new() -> Self {
+        Self { posted: 0, waiting_len: 0, waiting_since: Instant::now() }
+    }
+
+    /// Whether `len` bytes of output are to be written now. Asked once a round.
+    fn is_due(&mut self, len: usize, now: Instant) -> bool {
+        if self.waiting_len == 0 {
+            self.waiting_since = now;
+        }
+        let no_more_came = len == self.waiting_len;
+        let due = len > 0
+            && (len >= FLUSH_LEN
+                || no_more_came
+                || now.duration_since(self.waiting_since) >= FLUSH_AGE);
+        self.waiting_len = if due { 0 } else { len };
+        due
+    }
+}
+
+/// What a round found in the devices.
+struct Found {
+    output_left: bool,
+    timer: Option<Duration>,
+}
+
+impl<'a> DeviceThread<'a> {
+    /// A thread that writes to `output` and tells `on_failure` if that fails.
+    pub fn new(
+        queue: &'a DeviceQueue<DeviceSet>,
+        control: &'a DeviceControl,
+        output: Box<dyn Output>,
+        on_failure: impl FnMut(io::Error) + Send + 'a,
+    ) -> Self {
+        Self {
+            queue,
+            control,
+            output,
+            on_failure: Box::new(on_failure),
+            failed: false,
+            lost: 0,
+            batch: Vec::new(),
+            pacing: Pacing::new(),
+        }
+    }
+
+    /// Serves until told to end; the body of the thread.
+    pub fn run(mut self) -> OutputReport {
+        self.queue.adopt();
+        while !self.control.reached(Phase::Drain) {
+            self.sleep();
+            self.work();
+        }
+        self.drain();
+        OutputReport {
+            written: self.control.written(),
+            writes: self.control.writes(),
+            lost: self.lost,
+        }
+    }
+
+    /// Sleeps until there is work: the last look and the sleep are one step of the protocol.
+    fn sleep(&mut self) {
+        let queue = self.queue;
+        let timer = queue.visit(DeviceSet::tick);
+        queue.sleep(timer, || {
+            let posted = self.pacing.posted;
+            let round = self.round(true);
+            let found = round.posted != posted || round.result.output_left || round.held;
+            found || self.control.reached(Phase::Drain)
+        });
+    }
+
+    /// Looks again and again, at growing distances, until nothing has been posted for a while.
+    fn work(&mut self) {
+        // The first byte after a sleep is written at once; what follows is gathered.
+        let mut at_once = true;
+        let mut nap = NAP_MIN;
+        let mut quiet_since = Instant::now();
+        while !self.control.reached(Phase::Drain) {
+            let posted = self.pacing.posted;
+            let round = self.round(at_once);
+            at_once = false;
+            let now = Instant::now();
+            if round.posted != posted || round.result.output_left || round.held {
+                quiet_since = now;
+            } else if now.duration_since(quiet_since) >= QUIET {
+                return;
+            }
+            self.queue.nap(round.result.timer.map_or(nap, |timer| timer.min(nap)));
+            nap = (nap * 2).min(NAP_MAX);
+        }
+    }
+
+    /// Serves what is there, writes the output if it is due (or `at_once`), logs what is to be
+    /// logged.
+    fn round(&mut self, at_once: bool) -> Round<Found> {
+        let Self { queue, pacing, batch, .. } = self;
+        let mut notices = Vec::new();
+        let round = queue.round(|devices| {
+            let len = devices.com1().output_len();
+            let due = pacing.is_due(len, Instant::now()) || (at_once && len > 0);
+            if due {
+                devices.com1().take_output(batch);
+                pacing.waiting_len = 0;
+            }
+            notices = devices.unknown().take_notices();
+            Found { output_left: devices.com1().output_len() > 0, timer: devices.tick() }
+        });
+        self.pacing.posted = round.posted;
+        for notice in notices {
+            log::warn!(target: "minivmm::devices", "{notice}");
+        }
+        self.write_batch();
+        round
+    }
+
+    /// Writes what was taken. Without the devices: this is where the host may make us wait.
+    fn write_batch(&mut self) {
+        let mut start = 0;
+        while start < self.batch.len() && !self.failed && !self.control.reached(Phase::Abandon) {
+            match self.output.write(&self.batch[start..]) {
+                Ok(count) => {
+                    start += count;
+                    self.control.written.fetch_add(to_u64(count), Ordering::Relaxed);
+                    self.control.writes.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.failed = true;
+                    (self.on_failure)(error);
+                }
+            }
+        }
+        self.lost += to_u64(self.batch.len() - start);
+        self.batch.clear();
+    }
+
+    /// The end: everything that is in the channel and in the devices' output, or a count of it.
+    fn drain(&mut self) {
+        loop {
+            let round = self.round(true);
+            if !round.result.output_left && !round.held {
+                return;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for DeviceThread<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceThread").field("pacing", &self.pacing).finish_non_exhaustive()
+    }
+}
+
+fn to_u64(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,196 @@
+//! What the host sends a running VM: signals, console input, time. All of it is waited for in
+//! one place, the supervisor's poll(2), together with the bell of the VM's own events. Runs on
+//! the main thread.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, raise};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::console::{Action, ConsoleInput, HELP, TerminalGuard};
+use crate::devices::DeviceSet;
+use crate::devices::queue::DeviceQueue;
+use crate::events::EventReceiver;
+use crate::outcome::EndSignal;
+
+/// The signals that a VM run from the command line takes, through a descriptor.
+#[derive(Debug)]
+pub struct Signals(SignalFd);
+
+impl Signals {
+    /// Blocks the signals for the calling thread and all that it starts from now on, so that
+    /// they arrive nowhere but here.
+    ///
+    /// # Errors
+    ///
+    /// What sigprocmask(2) and signalfd(2) say.
+    pub fn take() -> io::Result<Self> {
+        let mut set = SigSet::empty();
+        for signal in
+            [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGTSTP, Signal::SIGCONT]
+        {
+            set.add(signal);
+        }
+        set.thread_block()?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        Ok(Self(SignalFd::with_flags(&set, flags)?))
+    }
+
+    fn next(&self) -> Option<Signal> {
+        let info = self.0.read_signal().ok()??;
+        Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()
+    }
+}
+
+/// The host's side of a VM's supervisor. Every part may be absent: a VM that a program runs
+/// has no signals and need have no input.
+#[derive(Debug, Default)]
+pub struct Host {
+    /// Signals that end or stop the VM.
+    pub signals: Option<Signals>,
+    /// What the guest's UART receives.
+    pub input: Option<ConsoleInput>,
+    /// The user's terminal.
+    pub terminal: Option<TerminalGuard>,
+}
+
+/// What ended a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// The VM's own events; look at them.
+    Events,
+    /// A signal that ends the VM.
+    Signal(EndSignal),
+    /// The user's `Ctrl-A x`.
+    Quit,
+    /// The deadline has passed.
+    Deadline,
+}
+
+impl Host {
+    /// Waits until something is to be done about the VM, moving input to its serial port
+    /// meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// poll(2) fails, for want of memory.
+    pub fn wait(
+        &mut self,
+        events: &EventReceiver,
+        queue: &DeviceQueue<DeviceSet>,
+        deadline: Option<Instant>,
+    ) -> io::Result<Wake> {
+        loop {
+            if self.move_input(queue) == Some(Action::Quit) {
+                return Ok(Wake::Quit);
+            }
+            let Some(limit) = time_left(deadline) else {
+                return Ok(Wake::Deadline);
+            };
+            let ready = self.poll(events, queue, limit)?;
+            if let Some(signal) = ready.signal.then(|| self.take_signal()).flatten() {
+                return Ok(Wake::Signal(signal));
+            }
+            if ready.events {
+                events.silence();
+                return Ok(Wake::Events);
+            }
+        }
+    }
+
+    fn poll(
+        &self,
+        events: &EventReceiver,
+        queue: &DeviceQueue<DeviceSet>,
+        limit: PollTimeout,
+    ) -> io::Result<Ready> {
+        let mut fds = vec![PollFd::new(events.bell(), PollFlags::POLLIN)];
+        if let Some(signals) = &self.signals {
+            fds.push(PollFd::new(signals.0.as_fd(), PollFlags::POLLIN));
+        }
+        // Without room the device thread rings the bell once there is some.
+        let room = || queue.visit(|devices| devices.com1().wanted_input());
+        if let Some(fd) = self.input.as_ref().and_then(|input| input.fd(room())) {
+            fds.push(PollFd::new(fd, PollFlags::POLLIN));
+        }
+        match poll(&mut fds, limit) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let is_ready = |index: usize| fds.get(index).and_then(PollFd::any).unwrap_or(false);
+        Ok(Ready { events: is_ready(0), signal: self.signals.is_some() && is_ready(1) })
+    }
+
+    /// Reads what input there is room for and hands it to the serial port.
+    fn move_input(&mut self, queue: &DeviceQueue<DeviceSet>) -> Option<Action> {
+        let input = self.input.as_mut()?;
+        let room = queue.visit(|devices| devices.com1().input_room());
+        match input.read(room) {
+            Ok(read) => {
+                if !read.bytes.is_empty() {
+                    queue.visit(|devices| devices.com1().push_input(read.bytes));
+                }
+                if read.action == Some(Action::Help) {
+                    eprint!("{HELP}");
+                }
+                read.action
+            }
+            Err(error) => {
+                log::warn!(target: "minivmm::console", "no more input: {error}");
+                None
+            }
+        }
+    }
+
+    /// Takes a signal; acts on those that only concern the terminal.
+    fn take_signal(&mut self) -> Option<EndSignal> {
+        match self.signals.as_ref()?.next()? {
+            Signal::SIGHUP => Some(EndSignal::Hangup),
+            Signal::SIGINT => Some(EndSignal::Interrupt),
+            Signal::SIGTERM => Some(EndSignal::Terminate),
+            Signal::SIGTSTP => {
+                if let Some(terminal) = &self.terminal {
+                    terminal.suspend();
+                }
+                // Stops every thread, and so the guest, until SIGCONT.
+                let _ = raise(Signal::SIGSTOP);
+                self.resume_terminal();
+                None
+            }
+            Signal::SIGCONT => {
+                self.resume_terminal();
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn resume_terminal(&self) {
+        if let Some(Err(error)) = self.terminal.as_ref().map(TerminalGuard::resume) {
+            log::warn!(target: "minivmm::console", "cannot set the terminal's mode: {error}");
+        }
+    }
+}
+
+struct Ready {
+    events: bool,
+    signal: bool,
+}
+
+/// The time until `deadline` in poll(2)'s terms, rounded up; `None` if it has passed.
+fn time_left(deadline: Option<Instant>) -> Option<PollTimeout> {
+    let Some(deadline) = deadline else {
+        return Some(PollTimeout::NONE);
+    };
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return None;
+    }
+    let rounded = left + Duration::from_micros(999);
+    Some(PollTimeout::try_from(rounded).unwrap_or(PollTimeout::MAX))
+}
+

@@ -1,0 +1,238 @@
+//! One KVM vCPU: KVM_RUN, and the translation of what `kvm_run` says into a [`VmExit`]. Used
+//! by the vCPU's own thread.
+//!
+//! The exit is read from `kvm_run` itself (KVM API document, section 5) and not from the enum
+//! that kvm-ioctls makes of it, which has no access size and no element count for port I/O.
+
+use std::io;
+use std::ptr::NonNull;
+
+use kvm_bindings::{
+    KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IO, KVM_EXIT_IO_OUT,
+    KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, KVM_INTERNAL_ERROR_EMULATION,
+    KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES, kvm_regs, kvm_run, kvm_segment,
+    kvm_sregs,
+};
+use kvm_ioctls::VcpuFd;
+
+use crate::exit::{Direction, Gpa, InsnBytes, MmioExit, PioAddr, PioExit, VmExit};
+use crate::kvm::kick::{ImmediateExit, KvmKick};
+use crate::vcpu::registers::{Registers, Segment};
+use crate::vcpu::{Kick, VcpuRun};
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct KvmVcpu {
+    fd: VcpuFd,
+    immediate_exit: ImmediateExit,
+}
+
+impl KvmVcpu {
+    /// A vCPU that is set up and has not run.
+    pub fn new(mut fd: VcpuFd) -> Self {
+        let byte = NonNull::from(&mut fd.get_kvm_run().immediate_exit);
+        // SAFETY: the mapping is `fd`'s and lives as long as `self`; kicks are withdrawn
+        // before the vCPU is dropped (`Published` in vcpu/state.rs). Nobody else accesses the
+        // byte: kvm-ioctls only on request, which we never make.
+        let immediate_exit = unsafe { ImmediateExit::new(byte) };
+        Self { fd, immediate_exit }
+    }
+
+    /// Where the data of the exit in `run` is, relative to `run`: offset and length in bytes.
+    fn data_place(run: &kvm_run) -> (usize, usize) {
+        match run.exit_reason {
+            KVM_EXIT_IO => {
+                // SAFETY: the exit reason says that `io` is the member in use.
+                let io = unsafe { run.__bindgen_anon_1.io };
+                let len = u64::from(io.size) * u64::from(io.count);
+                (to_usize(io.data_offset), to_usize(len))
+            }
+            KVM_EXIT_MMIO => {
+                // SAFETY: the exit reason says that `mmio` is the member in use.
+                let mmio = unsafe { &run.__bindgen_anon_1.mmio };
+                let offset = mmio.data.as_ptr().addr() - std::ptr::from_ref(run).addr();
+                (offset, to_usize(u64::from(mmio.len)).min(mmio.data.len()))
+            }
+            _ => (0, 0),
+        }
+    }
+}
+
+impl VcpuRun for KvmVcpu {
+    fn run(&mut self) -> io::Result<VmExit> {
+        match self.fd.run() {
+            Ok(_) => Ok(translate(self.fd.get_kvm_run())),
+            Err(error) => match error.errno() {
+                libc::EINTR | libc::EAGAIN => {
+                    self.immediate_exit.clear();
+                    Ok(VmExit::Interrupted)
+                }
+                // KVM_RUN fails with EFAULT and leaves an exit where userspace may know more.
+                errno => Err(io::Error::from_raw_os_error(errno)),
+            },
+        }
+    }
+
+    fn data(&mut self) -> &mut [u8] {
+        let run = self.fd.get_kvm_run();
+        let (offset, len) = Self::data_place(run);
+        // SAFETY: KVM places the data inside the mapping that `run` begins (section 5: "data
+        // is at kvm_run + data_offset", at most one page of it), which lives as long as
+        // `self`, is borrowed here for as long as the slice, and is not written by KVM until
+        // the next KVM_RUN. The slice does not hold `immediate_exit`.
+        unsafe { std::slice::from_raw_parts_mut(std::ptr::from_mut(run).cast::<u8>().add(offset), len) }
+    }
+
+    fn registers(&mut self) -> Option<Box<Registers>> {
+        let regs = self.fd.get_regs().ok()?;
+        let sregs = self.fd.get_sregs().ok()?;
+        Some(Box::new(to_registers(&regs, &sregs)))
+    }
+
+    fn kicker(&mut self) -> Box<dyn Kick> {
+        Box::new(KvmKick::for_this_thread(self.immediate_exit))
+    }
+}
+
+fn translate(run: &kvm_run) -> VmExit {
+    let detail = &run.__bindgen_anon_1;
+    match run.exit_reason {
+        KVM_EXIT_IO => {
+            // SAFETY: the exit reason says that `io` is the member in use.
+            let io = unsafe { detail.io };
+            VmExit::Pio(PioExit {
+                port: PioAddr(io.port),
+                direction: direction(u32::from(io.direction) == KVM_EXIT_IO_OUT),
+                size: io.size,
+                count: io.count,
+            })
+        }
+        KVM_EXIT_MMIO => {
+            // SAFETY: the exit reason says that `mmio` is the member in use.
+            let mmio = unsafe { &detail.mmio };
+            let size = u8::try_from(mmio.len.min(8)).unwrap_or(8);
+            let direction = direction(mmio.is_write != 0);
+            VmExit::Mmio(MmioExit { gpa: Gpa(mmio.phys_addr), direction, size })
+        }
+        KVM_EXIT_HLT => VmExit::Hlt,
+        KVM_EXIT_SHUTDOWN => VmExit::Shutdown,
+        KVM_EXIT_FAIL_ENTRY => {
+            // SAFETY: the exit reason says that `fail_entry` is the member in use.
+            let fail = unsafe { detail.fail_entry };
+            VmExit::FailEntry { reason: fail.hardware_entry_failure_reason, cpu: fail.cpu }
+        }
+        KVM_EXIT_INTERNAL_ERROR => {
+            // SAFETY: the exit reason says that `internal` is in use; its first member is also
+            // the first of `emulation_failure`.
+            let suberror = unsafe { detail.internal.suberror };
+            VmExit::InternalError { suberror, insn: failed_insn(run, suberror) }
+        }
+        KVM_EXIT_SYSTEM_EVENT => {
+            // SAFETY: the exit reason says that `system_event` is the member in use.
+            VmExit::SystemEvent { kind: unsafe { detail.system_event.type_ } }
+        }
+        reason => VmExit::Unhandled { reason },
+    }
+}
+
+/// The bytes of the instruction that KVM could not emulate, if it gives them.
+fn failed_insn(run: &kvm_run, suberror: u32) -> Option<InsnBytes> {
+    if suberror != KVM_INTERNAL_ERROR_EMULATION {
+        return None;
+    }
+    // SAFETY: for this suberror `emulation_failure` describes the same bytes; `ndata` says how
+    // many 64-bit words of it KVM has filled in, and each word is read only if it counts.
+    let failure = unsafe { run.__bindgen_anon_1.emulation_failure };
+    // The flags are the first word, the length and the bytes the next two.
+    let flag = u64::from(KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES);
+    if failure.ndata < 3 || failure.flags & flag == 0 {
+        return None;
+    }
+    // SAFETY: the flag says that this member holds the instruction.
+    let insn = unsafe { failure.__bindgen_anon_1.__bindgen_anon_1 };
+    Some(InsnBytes::new(insn.insn_bytes, insn.insn_size))
+}
+
+fn direction(write: bool) -> Direction {
+    if write { Direction::Write } else { Direction::Read }
+}
+
+fn to_usize(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+fn to_registers(regs: &kvm_regs, sregs: &kvm_sregs) -> Registers {
+    let segment = |segment: &kvm_segment| Segment {
+        selector: segment.selector,
+        base: segment.base,
+        limit: segment.limit,
+    };
+    Registers {
+        general: [
+            regs.rax, regs.rbx, regs.rcx, regs.rdx, regs.rsi, regs.rdi, regs.rsp, regs.rbp,
+            regs.r8, regs.r9, regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15,
+        ],
+        rip: regs.rip,
+        rflags: regs.rflags,
+        segments: [&sregs.cs, &sregs.ds, &sregs.es, &sregs.fs, &sregs.gs, &sregs.ss].map(segment),
+        control: [sregs.cr0, sregs.cr2, sregs.cr3, sregs.cr4],
+        efer: sregs.efer,
+        idt: (sregs.idt.base, sregs.idt.limit),
+        gdt: (sregs.gdt.base, sregs.gdt.limit),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run_with(exit_reason: u32) -> kvm_run {
+        kvm_run { exit_reason, ..kvm_run::default() }
+    }
+
+    #[test]
+    fn a_string_access_keeps_its_size_and_count() {
+        let mut run = run_with(KVM_EXIT_IO);
+        run.__bindgen_anon_1.io = kvm_bindings::kvm_run__bindgen_ty_1__bindgen_ty_4 {
+            direction: 0,
+            size: 2,
+            port: 0x3f8,
+            count: 16,
+            data_offset: 4096,
+        };
+        let expected = PioExit {
+            port: PioAddr(0x3f8),
+            direction: Direction::Read,
+            size: 2,
+            count: 16,
+        };
+        assert_eq!(translate(&run), VmExit::Pio(expected));
+        assert_eq!(KvmVcpu::data_place(&run), (4096, 32));
+    }
+
+    #[test]
+    fn instruction_bytes_are_taken_only_when_kvm_gives_them() {
+        let mut run = run_with(KVM_EXIT_INTERNAL_ERROR);
+        let mut failure = kvm_bindings::kvm_run__bindgen_ty_1__bindgen_ty_14 {
+            suberror: KVM_INTERNAL_ERROR_EMULATION,
+            ndata: 4,
+            flags: 1,
+            ..Default::default()
+        };
+        failure.__bindgen_anon_1.__bindgen_anon_1.insn_size = 2;
+        failure.__bindgen_anon_1.__bindgen_anon_1.insn_bytes[..2].copy_from_slice(&[0x0f, 0x0b]);
+        run.__bindgen_anon_1.emulation_failure = failure;
+        let VmExit::InternalError { suberror: 1, insn: Some(insn) } = translate(&run) else {
+            panic!("{:?}", translate(&run));
+        };
+        assert_eq!(insn.as_slice(), [0x0f, 0x0b]);
+        failure.ndata = 1;
+        run.__bindgen_anon_1.emulation_failure = failure;
+        assert_eq!(translate(&run), VmExit::InternalError { suberror: 1, insn: None });
+    }
+
+    #[test]
+    fn an_unknown_reason_is_reported_as_it_is() {
+        assert_eq!(translate(&run_with(77)), VmExit::Unhandled { reason: 77 });
+    }
+}

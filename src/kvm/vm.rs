@@ -1,0 +1,239 @@
+//! The host's KVM and one VM on it: /dev/kvm, KVM_CREATE_VM, the memory slots, and the making
+//! of vCPUs. `docs/kvm-api.md` walks through these steps.
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::thread;
+
+use kvm_bindings::{KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_ioctls::{Cap, Kvm, VmFd};
+
+use crate::boot::{self, BootError, EntryPlan};
+use crate::config::{VcpuCount, VmConfig};
+use crate::exit::VcpuId;
+use crate::kvm::cpuid::{self, CpuidError, CpuidTemplate};
+use crate::kvm::entry::{apply_sregs, to_kvm_regs};
+use crate::kvm::kick;
+use crate::kvm::vcpu::KvmVcpu;
+use crate::memory::GuestMemory;
+use crate::vcpu::{BuildVcpu, VcpuError};
+
+/// Where the host's KVM is.
+pub const KVM_DEVICE: &str = "/dev/kvm";
+
+/// Three pages that VMX needs in the guest's address space for its real mode, where nothing
+/// else is; KVM's document asks for it on every Intel host (section 4.34, KVM_SET_TSS_ADDR).
+const TSS_ADDRESS: usize = 0xfffb_d000;
+
+/// Why there is no VM.
+#[derive(Debug, thiserror::Error)]
+pub enum KvmError {
+    /// No such file.
+    #[error(
+        "{0} does not exist: this host has no KVM, or its module is not loaded \
+         (try 'modprobe kvm_intel' or 'modprobe kvm_amd'; virtualization must be enabled in \
+         the firmware, or nested virtualization in the hypervisor)"
+    )]
+    Missing(String),
+    /// Not permitted.
+    #[error(
+        "{0}: permission denied (add yourself to the group that owns it, usually \
+         'usermod -aG kvm $USER', and log in again)"
+    )]
+    NotPermitted(String),
+    /// Another error of open(2).
+    #[error("cannot open {path}: {source}")]
+    Open {
+        /// The device.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something else is there.
+    #[error("{0} is not a KVM device: it does not answer KVM_GET_API_VERSION")]
+    NotKvm(String),
+    /// A KVM of another age.
+    #[error(
+        "{path} has KVM API version {version}, and {KVM_API_VERSION} is needed: update the \
+         host's kernel"
+    )]
+    Version {
+        /// The device.
+        path: String,
+        /// What it answered.
+        version: i32,
+    },
+    /// More vCPUs than KVM can make.
+    #[error("{wanted} vCPUs are more than this host's KVM can give a VM: at most {limit}")]
+    TooManyVcpus {
+        /// What was asked for.
+        wanted: u32,
+        /// KVM_CAP_MAX_VCPUS.
+        limit: usize,
+    },
+    /// A call to KVM failed.
+    #[error("{call}: {source}")]
+    Call {
+        /// The ioctl.
+        call: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The CPU's identification cannot be made.
+    #[error(transparent)]
+    Cpuid(#[from] CpuidError),
+    /// The guest cannot be loaded.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+}
+
+fn failed(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> KvmError {
+    move |error| KvmError::Call { call, source: io::Error::from_raw_os_error(error.errno()) }
+}
+
+/// Opens the KVM device at `path` and makes sure of its version.
+///
+/// # Errors
+///
+/// A [`KvmError`] that says what to do.
+pub fn open(path: &Path) -> Result<Kvm, KvmError> {
+    let name = path.display().to_string();
+    let c_path = CString::new(path.as_os_str().as_bytes())
+        .map_err(|error| KvmError::Open { path: name.clone(), source: error.into() })?;
+    let kvm = Kvm::new_with_path(c_path).map_err(|error| match error.errno() {
+        libc::ENOENT | libc::ENODEV | libc::ENXIO => KvmError::Missing(name.clone()),
+        libc::EACCES | libc::EPERM => KvmError::NotPermitted(name.clone()),
+        errno => {
+            let source = io::Error::from_raw_os_error(errno);
+            KvmError::Open { path: name.clone(), source }
+        }
+    })?;
+    check_version(name, kvm.get_api_version())?;
+    Ok(kvm)
+}
+
+/// KVM's API has had one version since Linux 2.6.22; the document (section 4.1) asks userspace
+/// to refuse any other.
+fn check_version(path: String, version: i32) -> Result<(), KvmError> {
+    match u32::try_from(version) {
+        Ok(KVM_API_VERSION) => Ok(()),
+        Ok(_) => Err(KvmError::Version { path, version }),
+        Err(_) => Err(KvmError::NotKvm(path)),
+    }
+}
+
+/// A VM with its memory in place, which makes its own vCPUs.
+#[derive(Debug)]
+pub struct KvmVm {
+    // Dropped in this order: the VM must not outlive the memory that it maps.
+    vm: VmFd,
+    _memory: GuestMemory,
+    entry: EntryPlan,
+    cpuid: CpuidTemplate,
+}
+
+impl KvmVm {
+    /// Makes the VM that `config` describes on the host's `kvm`.
+    ///
+    /// # Errors
+    ///
+    /// The host refuses, or the guest cannot be loaded.
+    pub fn new(kvm: &Kvm, config: &VmConfig) -> Result<Self, KvmError> {
+        check_vcpus(kvm, config.vcpus)?;
+        // KVM_GET_SUPPORTED_CPUID and KVM_CREATE_VM take the longest of all calls before the
+        // guest runs, and about equally long; they need nothing of each other.
+        thread::scope(|scope| {
+            let cpuid = scope.spawn(|| CpuidTemplate::new(supported_cpuid(kvm)?.as_slice(), config.vcpus).map_err(KvmError::from));
+            let vm = kvm.create_vm().map_err(failed("KVM_CREATE_VM"))?;
+            let booted = boot::load(config, cpuid::host_has_gib_pages())?;
+            map_memory(&vm, &booted.memory)?;
+            vm.set_tss_address(TSS_ADDRESS).map_err(failed("KVM_SET_TSS_ADDR"))?;
+            let cpuid = cpuid.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            kick::install_handler();
+            Ok(Self { vm, _memory: booted.memory, entry: booted.entry, cpuid })
+        })
+    }
+}
+
+fn supported_cpuid(kvm: &Kvm) -> Result<kvm_bindings::CpuId, KvmError> {
+    kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(failed("KVM_GET_SUPPORTED_CPUID"))
+}
+
+fn check_vcpus(kvm: &Kvm, wanted: VcpuCount) -> Result<(), KvmError> {
+    let wanted = wanted.get();
+    let limit = kvm.get_max_vcpus();
+    let count = usize::try_from(wanted).unwrap_or(usize::MAX);
+    if count > limit {
+        return Err(KvmError::TooManyVcpus { wanted, limit });
+    }
+    let recommended = kvm.get_nr_vcpus();
+    if count > recommended {
+        log::warn!(
+            target: "minivmm::kvm",
+            "{wanted} vCPUs are more than the {recommended} that KVM recommends on this host"
+        );
+    }
+    Ok(())
+}
+
+/// KVM_SET_USER_MEMORY_REGION for every stretch of guest memory.
+fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), KvmError> {
+    for (slot, region) in (0..).zip(memory.regions()) {
+        let region = kvm_userspace_memory_region {
+            slot,
+            flags: 0,
+            guest_phys_addr: region.gpa.0,
+            memory_size: region.len,
+            userspace_addr: region.host_addr,
+        };
+        // SAFETY: the region is a mapping of `memory`, which `KvmVm` keeps until after the VM
+        // is closed; the stretches do not overlap. What the guest does to it is seen by us
+        // only through vm-memory's volatile accesses.
+        unsafe { vm.set_user_memory_region(region) }
+            .map_err(failed("KVM_SET_USER_MEMORY_REGION"))?;
+    }
+    Ok(())
+}
+
+impl BuildVcpu for KvmVm {
+    type Vcpu = KvmVcpu;
+
+    fn build(&self, id: VcpuId) -> Result<KvmVcpu, VcpuError> {
+        let setup = |what: &'static str| {
+            move |error: kvm_ioctls::Error| VcpuError::Setup {
+                what,
+                source: io::Error::from_raw_os_error(error.errno()),
+            }
+        };
+        let fd = self.vm.create_vcpu(u64::from(id.0)).map_err(setup("KVM_CREATE_VCPU"))?;
+        fd.set_cpuid2(&self.cpuid.for_vcpu(id)).map_err(setup("KVM_SET_CPUID2"))?;
+        let state = self.entry.state(id);
+        let mut sregs = fd.get_sregs().map_err(setup("KVM_GET_SREGS"))?;
+        apply_sregs(&state, &mut sregs);
+        fd.set_sregs(&sregs).map_err(setup("KVM_SET_SREGS"))?;
+        fd.set_regs(&to_kvm_regs(&state.regs)).map_err(setup("KVM_SET_REGS"))?;
+        Ok(KvmVcpu::new(fd))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_in_which_kvm_is_unusable_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = open(&dir.path().join("kvm")).unwrap_err().to_string();
+        assert!(missing.contains("does not exist") && missing.contains("modprobe"), "{missing}");
+
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let not_kvm = open(&file).unwrap_err().to_string();
+        assert!(not_kvm.ends_with("does not answer KVM_GET_API_VERSION"), "{not_kvm}");
+
+        let version = check_version("/dev/kvm".into(), 11).unwrap_err().to_string();
+        assert!(version.contains("version 11, and 12 is needed"), "{version}");
+    }
+}

@@ -1,0 +1,3 @@
+//! What is kept of the exits of every vCPU.
+
+pub mod ring;

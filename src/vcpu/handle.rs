@@ -1,0 +1,103 @@
+//! The life of a vCPU's thread: spawn, bind to a CPU, make the vCPU, wait at the gate, run,
+//! report. It reports its end on every path, a panic included.
+
+use std::any::Any;
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
+use crate::devices::queue::DeviceQueue;
+use crate::devices::{DeviceSet, PostPolicy};
+use crate::events::{Event, EventSender};
+use crate::exit::VcpuId;
+use crate::vcpu::runner::Runner;
+use crate::vcpu::state::{StartCommand, StartGate, VcpuControl};
+use crate::vcpu::{BuildVcpu, VcpuEnd, VcpuError, VcpuRun};
+
+/// What the threads of one VM share.
+#[derive(Debug)]
+pub struct Shared<B> {
+    /// The way to the devices.
+    pub queue: DeviceQueue<DeviceSet>,
+    /// Which accesses may be posted.
+    pub posting: PostPolicy,
+    /// Where the vCPUs wait for the start.
+    pub gate: StartGate,
+    /// Makes the vCPUs; last, so that it is dropped last.
+    pub builder: B,
+}
+
+/// What one vCPU's thread is given.
+#[derive(Debug)]
+pub struct VcpuSeat {
+    /// Which vCPU.
+    pub id: VcpuId,
+    /// The host CPU that the thread is bound to.
+    pub cpu: Option<usize>,
+    /// Its own part of what is shared.
+    pub control: Arc<VcpuControl>,
+    /// Where it reports.
+    pub events: EventSender,
+}
+
+/// Starts the thread of one vCPU.
+///
+/// # Errors
+///
+/// The host gives us no thread.
+pub fn spawn<B>(shared: Arc<Shared<B>>, seat: VcpuSeat) -> io::Result<JoinHandle<()>>
+where
+    B: BuildVcpu + 'static,
+{
+    thread::Builder::new().name(format!("vcpu{}", seat.id.0)).spawn(move || {
+        let life = AssertUnwindSafe(|| live(&shared, &seat));
+        let end = panic::catch_unwind(life)
+            .unwrap_or_else(|payload| VcpuEnd::Panicked(panic_message(&*payload)));
+        seat.events.send(Event::VcpuEnded(seat.id, end));
+    })
+}
+
+fn live<B: BuildVcpu>(shared: &Shared<B>, seat: &VcpuSeat) -> VcpuEnd {
+    let vcpu = match prepare(shared, seat) {
+        Ok(vcpu) => vcpu,
+        Err(error) => return VcpuEnd::Failed(error),
+    };
+    let posting = shared.posting.clone();
+    let mut runner = Runner::new(seat.id, vcpu, &seat.control, &shared.queue, posting);
+    // Declared after the vCPU and so dropped before it, on a panic too.
+    let _published = seat.control.publish(runner.vcpu().kicker());
+    seat.events.send(Event::VcpuReady(seat.id));
+    match shared.gate.wait() {
+        StartCommand::Run => runner.run(),
+        StartCommand::Abort => VcpuEnd::Stopped { registers: None },
+    }
+}
+
+fn prepare<B: BuildVcpu>(shared: &Shared<B>, seat: &VcpuSeat) -> Result<B::Vcpu, VcpuError> {
+    if let Some(cpu) = seat.cpu {
+        bind_to(cpu).map_err(|error| VcpuError::Setup {
+            what: "cannot bind its thread to the host CPU asked for: sched_setaffinity",
+            source: error.into(),
+        })?;
+    }
+    shared.builder.build(seat.id)
+}
+
+fn bind_to(cpu: usize) -> nix::Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &cpus)
+}
+
+/// What a panic said.
+pub fn panic_message(payload: &(dyn Any + Send)) -> String {
+    payload
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".into())
+}

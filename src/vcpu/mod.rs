@@ -1,0 +1,102 @@
+//! A vCPU and its thread: the run loop (`runner.rs`), what other threads may ask of it
+//! (`state.rs`), and the thread's life from spawn to report (`handle.rs`). What a vCPU *is* is
+//! behind [`VcpuRun`]: KVM's in the program, a scripted one in tests.
+
+pub mod handle;
+pub mod registers;
+pub mod runner;
+pub mod state;
+
+use std::io;
+
+use crate::devices::GuestEnd;
+use crate::exit::{VcpuId, VmExit};
+use registers::Registers;
+
+/// A vCPU that can be run; used by its own thread only.
+pub trait VcpuRun {
+    /// Enters the guest and returns at its next exit. Data that a read was given through
+    /// [`data`](Self::data) reaches the guest with the next call.
+    ///
+    /// A kick makes it return [`VmExit::Interrupted`], after taking back the kick's request to
+    /// exit at once, so that a kick between two calls is not lost.
+    ///
+    /// # Errors
+    ///
+    /// The host cannot run the vCPU.
+    fn run(&mut self) -> io::Result<VmExit>;
+
+    /// The bytes of the last PIO or MMIO exit: what the guest wrote, or the place for what it
+    /// is to read; `size * count` of them.
+    fn data(&mut self) -> &mut [u8];
+
+    /// The registers, where the host still has them.
+    fn registers(&mut self) -> Option<Box<Registers>>;
+
+    /// What makes this vCPU leave the guest, for the thread that calls this.
+    fn kicker(&mut self) -> Box<dyn Kick>;
+}
+
+/// Makes a vCPU leave the guest, from any thread. Valid only while the vCPU and its thread
+/// exist, which `state.rs` sees to.
+pub trait Kick: Send {
+    /// Makes the current or the next [`VcpuRun::run`] return [`VmExit::Interrupted`].
+    fn kick(&self);
+}
+
+/// Makes vCPUs, each on its own thread.
+pub trait BuildVcpu: Send + Sync {
+    /// What it makes.
+    type Vcpu: VcpuRun;
+
+    /// Makes one vCPU, ready to run.
+    ///
+    /// # Errors
+    ///
+    /// The host refuses; the text says what and why.
+    fn build(&self, id: VcpuId) -> Result<Self::Vcpu, VcpuError>;
+}
+
+/// A vCPU that the host cannot make or run.
+#[derive(Debug, thiserror::Error)]
+pub enum VcpuError {
+    /// Something that sets up a vCPU failed.
+    #[error("{what}: {source}")]
+    Setup {
+        /// The call that failed.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// KVM_RUN itself failed.
+    #[error("KVM_RUN: {0}")]
+    Run(io::Error),
+    /// The thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Spawn(io::Error),
+}
+
+/// How a vCPU came to its end.
+#[derive(Debug)]
+pub enum VcpuEnd {
+    /// It halted, and nothing can wake it.
+    Halted,
+    /// The guest ended the VM.
+    Guest(GuestEnd),
+    /// The guest cannot go on: `exit` says why.
+    Fault {
+        /// A shutdown, failed entry, internal error, crash or unknown exit.
+        exit: VmExit,
+        /// The registers at that point.
+        registers: Option<Box<Registers>>,
+    },
+    /// It was told to stop.
+    Stopped {
+        /// The registers at that point; none if it never ran.
+        registers: Option<Box<Registers>>,
+    },
+    /// The host failed it.
+    Failed(VcpuError),
+    /// Its thread panicked, with this message.
+    Panicked(String),
+}

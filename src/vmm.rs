@@ -1,0 +1,413 @@
+//! The VM as a whole: the only place that knows every thread. It starts them, waits for the
+//! first terminal event, stops them, and puts together how the run came out. Runs on the main
+//! thread. docs/concurrency.md has the timeline.
+//!
+//! Who waits for whom: the vCPU threads for the devices, the device thread for the host that
+//! reads the output, the supervisor for all of them; nobody waits for the supervisor except
+//! at the start gate, which it opens or shuts on every path.
+
+use std::io;
+use std::os::unix::thread::JoinHandleExt;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::RecvTimeoutError;
+
+use crate::bus::BusError;
+use crate::config::VcpuCount;
+use crate::devices::DeviceSet;
+use crate::devices::queue::DeviceQueue;
+use crate::devices::serial::SerialPort;
+use crate::devices::thread::{DeviceControl, DeviceThread, Output, OutputReport};
+use crate::events::{self, Event, EventReceiver, EventSender};
+use crate::exit::VcpuId;
+use crate::host::{Host, Wake};
+use crate::irq::NullIrq;
+use crate::kvm::kick;
+use crate::outcome::VmOutcome;
+use crate::report::{VcpuReport, VmReport};
+use crate::vcpu::handle::{Shared, VcpuSeat, panic_message, spawn};
+use crate::vcpu::registers::Registers;
+use crate::vcpu::state::{StartCommand, StartGate, VcpuControl};
+use crate::vcpu::{BuildVcpu, VcpuEnd, VcpuError};
+
+/// Accesses that may be on their way to the devices at once.
+const QUEUE_CAPACITY: usize = 1024;
+/// Bytes of input that wait in memory for the guest.
+const INPUT_LIMIT: usize = 4096;
+/// How long a thread may take to stop before it counts as stuck. Stopping takes microseconds;
+/// this is for a host that is very busy.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// How long the host has to take the last output once the VM was ended from outside.
+const OUTPUT_GRACE: Duration = Duration::from_millis(300);
+/// The distance of the signals that get the device thread out of a write that does not end.
+const INTERRUPT_PERIOD: Duration = Duration::from_millis(2);
+
+/// Why there is no VM to run.
+#[derive(Debug, thiserror::Error)]
+pub enum VmmError {
+    /// The devices do not fit together.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// No descriptor for the event bell.
+    #[error("cannot make an event descriptor: {0}")]
+    Events(io::Error),
+}
+
+/// A VM that is ready to start.
+#[derive(Debug)]
+pub struct Vmm<B> {
+    shared: Arc<Shared<B>>,
+    vcpus: Vec<Vcpu>,
+    device_control: Arc<DeviceControl>,
+    device_thread: Option<JoinHandle<()>>,
+    output: Option<OutputReport>,
+    events: EventReceiver,
+    sender: EventSender,
+}
+
+/// What the supervisor has of one vCPU.
+#[derive(Debug)]
+struct Vcpu {
+    cpu: Option<usize>,
+    control: Arc<VcpuControl>,
+    thread: Option<JoinHandle<()>>,
+    state: VcpuState,
+    registers: Option<Box<Registers>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum VcpuState {
+    Starting,
+    Ready,
+    Ended,
+}
+
+/// Stops a VM from any thread.
+#[derive(Clone, Debug)]
+pub struct StopHandle(EventSender);
+
+impl StopHandle {
+    /// Asks the VM to stop.
+    pub fn stop(&self) {
+        self.0.send(Event::StopRequested);
+    }
+}
+
+impl<B: BuildVcpu + 'static> Vmm<B> {
+    /// A VM of `vcpus` vCPUs that `builder` makes, the thread of each bound to the host CPU
+    /// that `cpu_for` gives.
+    ///
+    /// # Errors
+    ///
+    /// See [`VmmError`].
+    pub fn new(
+        builder: B,
+        vcpus: VcpuCount,
+        cpu_for: impl Fn(VcpuId) -> Option<usize>,
+    ) -> Result<Self, VmmError> {
+        let (sender, events) = events::channel().map_err(VmmError::Events)?;
+        let devices = DeviceSet::new(SerialPort::new(Box::new(NullIrq), INPUT_LIMIT))?;
+        let posting = devices.post_policy();
+        let vcpus: Vec<_> = (0..vcpus.get()).map(|id| Vcpu::new(cpu_for(VcpuId(id)))).collect();
+        let queue = DeviceQueue::new(devices, vcpus.len(), QUEUE_CAPACITY);
+        kick::install_handler();
+        Ok(Self {
+            shared: Arc::new(Shared { queue, posting, gate: StartGate::new(), builder }),
+            vcpus,
+            device_control: Arc::default(),
+            device_thread: None,
+            output: None,
+            events,
+            sender,
+        })
+    }
+
+    /// What stops this VM.
+    pub fn stop_handle(&self) -> StopHandle {
+        StopHandle(self.sender.clone())
+    }
+
+    /// Runs the VM to its end. The guest may run for `limit`, counted from its start.
+    pub fn run(
+        mut self,
+        output: Box<dyn Output>,
+        host: &mut Host,
+        limit: Option<Duration>,
+    ) -> VmReport {
+        let mut verdict = Verdict::default();
+        let deadline = self.start(output, limit, &mut verdict);
+        if verdict.outcome.is_none() {
+            self.supervise(host, deadline, limit.unwrap_or_default(), &mut verdict);
+        }
+        self.stop_vcpus(&mut verdict);
+        let outcome = verdict.outcome.unwrap_or(VmOutcome::Stopped);
+        self.finish_output(host, deadline, &outcome);
+        self.join(outcome)
+    }
+
+    /// Starts all threads and, when every vCPU is ready, the guest. Returns when its time is
+    /// over; what fails is in the verdict.
+    fn start(
+        &mut self,
+        output: Box<dyn Output>,
+        limit: Option<Duration>,
+        verdict: &mut Verdict,
+    ) -> Option<Instant> {
+        match self.spawn_device_thread(output) {
+            Ok(thread) => self.device_thread = Some(thread),
+            Err(error) => {
+                verdict.consider(VmOutcome::DeviceThreadFailed(error.to_string()));
+                return None;
+            }
+        }
+        for (id, vcpu) in (0..).map(VcpuId).zip(&mut self.vcpus) {
+            let seat = VcpuSeat {
+                id,
+                cpu: vcpu.cpu,
+                control: Arc::clone(&vcpu.control),
+                events: self.sender.clone(),
+            };
+            match spawn(Arc::clone(&self.shared), seat) {
+                Ok(thread) => vcpu.thread = Some(thread),
+                Err(error) => {
+                    let error = VcpuError::Spawn(error);
+                    verdict.consider(VmOutcome::VcpuFailed { vcpu: id, error });
+                    return None;
+                }
+            }
+        }
+        while self.vcpus.iter().any(|vcpu| vcpu.state == VcpuState::Starting) {
+            // The channel cannot be closed: we hold a sender ourselves.
+            let Ok(event) = self.events.events().recv() else { return None };
+            self.note(event, verdict);
+            if verdict.outcome.is_some() {
+                return None;
+            }
+        }
+        self.shared.gate.give(StartCommand::Run);
+        limit.and_then(|limit| Instant::now().checked_add(limit))
+    }
+
+    fn spawn_device_thread(&self, output: Box<dyn Output>) -> io::Result<JoinHandle<()>> {
+        let shared = Arc::clone(&self.shared);
+        let control = Arc::clone(&self.device_control);
+        let events = self.sender.clone();
+        thread::Builder::new().name("devices".into()).spawn(move || {
+            let serve = std::panic::AssertUnwindSafe(|| {
+                let on_event = |event| events.send(event);
+                DeviceThread::new(&shared.queue, &control, output, on_event).run()
+            });
+            let end = std::panic::catch_unwind(serve);
+            events.send(Event::DevicesEnded(end.map_err(|payload| panic_message(&*payload))));
+        })
+    }
+
+    /// Waits for the first terminal event.
+    fn supervise(
+        &mut self,
+        host: &mut Host,
+        deadline: Option<Instant>,
+        limit: Duration,
+        verdict: &mut Verdict,
+    ) {
+        while verdict.outcome.is_none() {
+            match host.wait(&self.events, &self.shared.queue, deadline) {
+                // All that is queued is looked at before the first of it decides, so that an
+                // error beats a success that came just before it.
+                Ok(Wake::Events) => self.note_queued(verdict),
+                Ok(Wake::Signal(signal)) => verdict.consider(VmOutcome::Signal(signal)),
+                Ok(Wake::Quit) => verdict.consider(VmOutcome::Quit),
+                Ok(Wake::Deadline) => verdict.consider(VmOutcome::TimedOut(limit)),
+                Err(error) => {
+                    let message = format!("supervisor: poll: {error}");
+                    verdict.consider(VmOutcome::DeviceThreadFailed(message));
+                }
+            }
+        }
+    }
+
+    fn note_queued(&mut self, verdict: &mut Verdict) {
+        while let Ok(event) = self.events.events().try_recv() {
+            self.note(event, verdict);
+        }
+    }
+
+    /// Takes note of one event.
+    fn note(&mut self, event: Event, verdict: &mut Verdict) {
+        match event {
+            Event::VcpuReady(id) => self.vcpus[id.index()].state = VcpuState::Ready,
+            Event::VcpuEnded(id, end) => {
+                self.vcpus[id.index()].state = VcpuState::Ended;
+                self.note_end(id, end, verdict);
+            }
+            Event::OutputFailed(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                verdict.consider(VmOutcome::OutputClosed);
+            }
+            Event::OutputFailed(error) => verdict.consider(VmOutcome::OutputFailed(error)),
+            Event::DevicesEnded(Ok(report)) => self.output = Some(report),
+            Event::DevicesEnded(Err(message)) => {
+                self.output = Some(OutputReport::default());
+                verdict.consider(VmOutcome::DeviceThreadFailed(message));
+            }
+            Event::StopRequested => verdict.consider(VmOutcome::Stopped),
+            Event::InputRoom => {}
+        }
+    }
+
+    fn note_end(&mut self, vcpu: VcpuId, end: VcpuEnd, verdict: &mut Verdict) {
+        log::debug!(target: "minivmm::vcpu", "{vcpu} has ended: {end:?}");
+        match end {
+            VcpuEnd::Halted => {
+                verdict.halted += 1;
+                if verdict.halted == self.vcpus.len() {
+                    verdict.consider(VmOutcome::AllHalted);
+                }
+            }
+            VcpuEnd::Guest(end) => verdict.consider(VmOutcome::Guest { vcpu, end }),
+            VcpuEnd::Fault { exit, registers } => {
+                verdict.consider(VmOutcome::Fault { vcpu, exit, registers });
+            }
+            VcpuEnd::Stopped { registers } => self.vcpus[vcpu.index()].registers = registers,
+            VcpuEnd::Failed(error) => verdict.consider(VmOutcome::VcpuFailed { vcpu, error }),
+            VcpuEnd::Panicked(message) => {
+                verdict.consider(VmOutcome::VcpuPanicked { vcpu, message });
+            }
+        }
+    }
+
+    /// Stops all vCPUs: every one is told before any is waited for.
+    fn stop_vcpus(&mut self, verdict: &mut Verdict) {
+        self.shared.gate.give(StartCommand::Abort);
+        self.shared.queue.close();
+        for vcpu in self.running_vcpus() {
+            vcpu.control.stop();
+        }
+        let deadline = Instant::now() + STOP_LIMIT;
+        verdict.decided = verdict.outcome.is_some();
+        while self.running_vcpus().next().is_some() {
+            match self.events.events().recv_deadline(deadline) {
+                Ok(event) => self.note(event, verdict),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    verdict.outcome = Some(VmOutcome::Stuck(self.stuck_vcpus()));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The vCPUs that have a thread which has not reported its end.
+    fn running_vcpus(&self) -> impl Iterator<Item = &Vcpu> {
+        self.vcpus
+            .iter()
+            .filter(|vcpu| vcpu.thread.is_some() && vcpu.state != VcpuState::Ended)
+    }
+
+    fn stuck_vcpus(&self) -> Vec<String> {
+        let stuck = |(id, vcpu): (u32, &Vcpu)| {
+            let exits = vcpu.control.exits.last();
+            let last = exits.last().map_or("none".into(), ToString::to_string);
+            (vcpu.thread.is_some() && vcpu.state != VcpuState::Ended)
+                .then(|| format!("{} (last exit: {last})", VcpuId(id)))
+        };
+        (0..).zip(&self.vcpus).filter_map(stuck).collect()
+    }
+
+    /// Lets the device thread write the last output and end. It waits for the reader as long as
+    /// the outcome allows, and for a short grace from when somebody outside wants an end.
+    fn finish_output(&mut self, host: &mut Host, deadline: Option<Instant>, outcome: &VmOutcome) {
+        let Some(thread) = &self.device_thread else { return };
+        let thread = thread.as_pthread_t();
+        self.device_control.drain();
+        self.shared.queue.rouse();
+        let grace = || Instant::now() + OUTPUT_GRACE;
+        let mut until = if outcome.waits_for_reader() {
+            deadline.map(|deadline| deadline.max(grace()))
+        } else {
+            Some(grace())
+        };
+        // What still happens no longer changes the outcome.
+        let mut after = Verdict { decided: true, ..Verdict::default() };
+        self.note_queued(&mut after);
+        while self.output.is_none() {
+            match host.wait(&self.events, &self.shared.queue, until) {
+                Ok(Wake::Events) => self.note_queued(&mut after),
+                Ok(Wake::Signal(_) | Wake::Quit) if until.is_none() => until = Some(grace()),
+                Ok(_) | Err(_) => break,
+            }
+        }
+        self.device_control.abandon();
+        let give_up = Instant::now() + STOP_LIMIT;
+        while self.output.is_none() && Instant::now() < give_up {
+            // A signal that comes just before the thread enters write(2) is missed, so it is
+            // sent again until the thread has reported.
+            self.shared.queue.rouse();
+            let _ = kick::interrupt(thread);
+            if let Ok(event) = self.events.events().recv_timeout(INTERRUPT_PERIOD) {
+                self.note(event, &mut after);
+            }
+        }
+    }
+
+    /// Joins every thread that has reported its end, and reports.
+    fn join(mut self, mut outcome: VmOutcome) -> VmReport {
+        let output = self.output.unwrap_or_default();
+        if let Some(thread) = self.device_thread.take() {
+            if self.output.is_some() {
+                let _ = thread.join();
+            } else {
+                outcome = VmOutcome::Stuck(vec!["the device thread".into()]);
+            }
+        }
+        let vcpus = self.vcpus.into_iter().map(Vcpu::finish).collect();
+        let written = self.device_control.written();
+        VmReport { outcome, vcpus, output: OutputReport { written, ..output } }
+    }
+}
+
+impl Vcpu {
+    fn new(cpu: Option<usize>) -> Self {
+        let state = VcpuState::Starting;
+        Self { cpu, control: Arc::default(), thread: None, state, registers: None }
+    }
+
+    fn finish(self) -> VcpuReport {
+        if let Some(thread) = self.thread
+            && self.state == VcpuState::Ended
+        {
+            // Its panic, if any, is in the verdict already.
+            let _ = thread.join();
+        }
+        let exits = self.control.exits.last();
+        VcpuReport { count: self.control.exits.count(), exits, registers: self.registers }
+    }
+}
+
+/// How the run came out, as far as is known.
+#[derive(Debug, Default)]
+struct Verdict {
+    outcome: Option<VmOutcome>,
+    halted: usize,
+    /// The outcome stands, whatever still comes.
+    decided: bool,
+}
+
+impl Verdict {
+    /// The first outcome counts, but an error beats a success that is queued with it.
+    fn consider(&mut self, outcome: VmOutcome) {
+        let wins = match &self.outcome {
+            _ if self.decided => false,
+            None => true,
+            Some(first) => !first.is_failure() && outcome.is_failure(),
+        };
+        if wins {
+            self.outcome = Some(outcome);
+        } else {
+            log::info!(target: "minivmm::vmm", "after the end was decided: {outcome}");
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;
