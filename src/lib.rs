@@ -1,5 +1,6 @@
 //! minivmm: a small multi-vCPU virtual machine monitor for Linux KVM.
 
+pub mod boot;
 pub mod cli;
 pub mod config;
 pub mod exit;
