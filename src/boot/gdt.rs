@@ -1,0 +1,184 @@
+//! The descriptors of protected and long mode: the GDT and the TSS in the first page of the
+//! boot area, and the segment registers loaded from them.
+//!
+//! A segment register is always decoded from its descriptor, so that what a vCPU starts with
+//! and what it gets when it loads the same selector again cannot differ.
+//!
+//! Both modes have the same selectors, so placed that a guest may use `syscall` and `sysret`
+//! with STAR[47:32] = 0x08 and STAR[63:48] = 0x10:
+//!
+//! | selector | descriptor |
+//! |---|---|
+//! | 0x08 | code, ring 0 |
+//! | 0x10 | data, ring 0 |
+//! | 0x1b | data, ring 3 |
+//! | 0x23 | code, ring 3 |
+//! | 0x28 | the TSS, busy (16 bytes in long mode) |
+//!
+//! All vCPUs share the one TSS, which is all zero: it is there because a CPU in protected mode
+//! must have one, and holds no stacks. A guest that takes interrupts in ring 3 brings its own.
+
+use super::state::{Segment, TableRegister};
+use crate::memory::BOOT_AREA;
+
+/// Where page tables may begin in the boot area: after the page with the GDT and the TSS.
+pub(super) const LEN: usize = 4096;
+
+const CODE: u16 = 0x08;
+const DATA: u16 = 0x10;
+const USER_DATA: u16 = 0x18 | 3;
+const USER_CODE: u16 = 0x20 | 3;
+const TSS: u16 = 0x28;
+
+/// The TSS's offset in the page, and its length in both modes (Intel SDM vol. 3, sections 8.2.1
+/// and 8.7).
+const TSS_OFFSET: u64 = 0x100;
+const TSS_LEN: u32 = 0x68;
+
+/// The address width of a GDT's code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Width {
+    Bits32,
+    Bits64,
+}
+
+/// The number of entries: a null descriptor, four segments and the two halves of a TSS
+/// descriptor, of which the second is another null descriptor in protected mode.
+const ENTRIES: u16 = 7;
+
+/// D/B: a descriptor of 32-bit code, or of data whose limit may be 4 GiB.
+const BIG: u64 = 1 << 54;
+/// L: a descriptor of 64-bit code.
+const LONG: u64 = 1 << 53;
+
+/// The GDT of one CPU mode.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gdt {
+    entries: [u64; ENTRIES as usize],
+}
+
+impl Gdt {
+    /// The GDT whose code segments are of this width. Every descriptor has its accessed bit
+    /// set, so that no load of a selector ever writes to it.
+    pub(super) fn new(width: Width) -> Self {
+        let code = match width {
+            Width::Bits32 => BIG,
+            Width::Bits64 => LONG,
+        };
+        // Present, 4 KiB granularity, limit 0xfffff; then type, S and DPL.
+        let flat = |access: u64| 0x008f_8000_0000_ffff | access << 40;
+        let tss_base = BOOT_AREA.0 + TSS_OFFSET;
+        let tss = 0x0000_8b00_0000_0000
+            | u64::from(TSS_LEN - 1)
+            | (tss_base & 0x00ff_ffff) << 16
+            | (tss_base >> 24) << 56;
+        let entries = [
+            0,
+            flat(0x1b) | code,
+            flat(0x13) | BIG,
+            flat(0x73) | BIG,
+            flat(0x7b) | code,
+            tss,
+            0,
+        ];
+        Self { entries }
+    }
+
+    /// The first page of the boot area: this GDT and the zeroed TSS.
+    pub(super) fn page(&self) -> Vec<u8> {
+        let mut page: Vec<u8> = self
+            .entries
+            .iter()
+            .flat_map(|entry| entry.to_le_bytes())
+            .collect();
+        page.resize(LEN, 0);
+        page
+    }
+
+    /// GDTR for this GDT.
+    pub(super) fn register(&self) -> TableRegister {
+        TableRegister {
+            base: BOOT_AREA.0,
+            limit: ENTRIES * 8 - 1,
+        }
+    }
+
+    /// CS and the data segment of ring 0, or of ring 3.
+    pub(super) fn code_and_data(&self, user: bool) -> (Segment, Segment) {
+        let (code, data) = if user {
+            (USER_CODE, USER_DATA)
+        } else {
+            (CODE, DATA)
+        };
+        (self.segment(code), self.segment(data))
+    }
+
+    /// TR.
+    pub(super) fn tss(&self) -> Segment {
+        self.segment(TSS)
+    }
+
+    /// The segment register that a load of `selector` gives (Intel SDM vol. 3, section 3.4.5).
+    fn segment(&self, selector: u16) -> Segment {
+        let entry = self.entries[usize::from(selector >> 3)];
+        let [limit0, limit1, base0, base1, base2, access, flags, base3] = entry.to_le_bytes();
+        let units = u32::from_le_bytes([limit0, limit1, flags & 0x0f, 0]);
+        let limit = if flags & 0x80 == 0 {
+            units
+        } else {
+            units << 12 | 0xfff
+        };
+        Segment {
+            selector,
+            base: u32::from_le_bytes([base0, base1, base2, base3]).into(),
+            limit,
+            attributes: u16::from_le_bytes([access, flags & 0xf0]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_what_the_descriptors_say() {
+        for (width, code_flags) in [(Width::Bits32, 0xc000), (Width::Bits64, 0xa000)] {
+            let gdt = Gdt::new(width);
+            let flat = |selector, attributes| Segment {
+                selector,
+                base: 0,
+                limit: 0xffff_ffff,
+                attributes,
+            };
+            let kernel = (flat(0x08, code_flags | 0x9b), flat(0x10, 0xc093));
+            assert_eq!(gdt.code_and_data(false), kernel);
+            let user = (flat(0x23, code_flags | 0xfb), flat(0x1b, 0xc0f3));
+            assert_eq!(gdt.code_and_data(true), user);
+            let tss = Segment {
+                selector: 0x28,
+                base: 0xf000_0100,
+                limit: 0x67,
+                attributes: 0x8b,
+            };
+            assert_eq!(gdt.tss(), tss);
+        }
+    }
+
+    #[test]
+    fn the_page_holds_the_entries_and_a_zeroed_tss() {
+        let gdt = Gdt::new(Width::Bits64);
+        let page = gdt.page();
+        let table = gdt.register();
+        assert_eq!(
+            (page.len(), table.base, table.limit),
+            (4096, 0xf000_0000, 55)
+        );
+        assert_eq!(page[8..16], 0x00af_9b00_0000_ffff_u64.to_le_bytes());
+        assert_eq!(page[16..24], 0x00cf_9300_0000_ffff_u64.to_le_bytes());
+        assert_eq!(page[24..32], 0x00cf_f300_0000_ffff_u64.to_le_bytes());
+        assert_eq!(page[32..40], 0x00af_fb00_0000_ffff_u64.to_le_bytes());
+        assert_eq!(page[40..48], 0xf000_8b00_0100_0067_u64.to_le_bytes());
+        assert!(page[48..].iter().all(|byte| *byte == 0));
+    }
+}

@@ -1,0 +1,70 @@
+//! From a guest image and a configuration to a guest that can start: its memory filled and the
+//! state of each vCPU known.
+//!
+//! There is one file for each image format and each CPU mode. All of it is plain data and
+//! arithmetic; nothing here names KVM, whose own forms of this are made in `kvm/entry.rs`. Runs
+//! on the main thread, before any vCPU exists.
+
+pub mod entry;
+pub mod flat;
+mod gdt;
+mod long;
+pub mod paging;
+mod protected;
+mod real;
+pub mod stacks;
+pub mod state;
+
+use thiserror::Error;
+
+use crate::config::VmConfig;
+use crate::memory::{GuestMemory, MemoryError, RamLayout};
+use entry::{EntryError, EntryPlan};
+use flat::{FlatImage, ImageError};
+use paging::PagingError;
+
+/// Why a guest cannot be started; each is one line that says what failed, and the value.
+#[derive(Debug, Error)]
+pub enum BootError {
+    /// The image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The entry point or the stacks.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// The page tables.
+    #[error(transparent)]
+    Paging(#[from] PagingError),
+    /// The guest memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+}
+
+/// A guest in memory, and how its vCPUs start.
+#[derive(Debug)]
+pub struct BootedGuest {
+    /// The guest's memory, with the image and the boot area in it.
+    pub memory: GuestMemory,
+    /// The state of each vCPU at entry.
+    pub entry: EntryPlan,
+}
+
+/// Makes the guest's memory and loads the guest that `config` asks for; `gib_pages` says
+/// whether the guest's CPU has pages of 1 GiB (CPUID leaf 0x80000001, EDX bit 26).
+///
+/// # Errors
+///
+/// Everything that can be wrong with the image, the addresses and the sizes is found before
+/// there is any guest memory.
+pub fn load(config: &VmConfig, gib_pages: bool) -> Result<BootedGuest, BootError> {
+    let ram = RamLayout::new(config.memory);
+    let image = FlatImage::open(&config.guest)?;
+    let entry = EntryPlan::new(config, &image.place(config.load_addr, ram)?)?;
+    let boot_area = entry::boot_area(config.mode, ram, gib_pages)?;
+    let memory = GuestMemory::new(config.memory, &boot_area)?;
+    image.load(config.load_addr, &memory)?;
+    Ok(BootedGuest { memory, entry })
+}
+
+#[cfg(test)]
+mod tests;
