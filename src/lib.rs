@@ -1,9 +1,25 @@
 //! minivmm: a small multi-vCPU virtual machine monitor for Linux KVM.
+//!
+//! The way of one OUT from the guest to the host: `kvm/vcpu.rs` makes an exit of it,
+//! `vcpu/runner.rs` an access, `devices/queue.rs` brings it to the devices in order,
+//! `bus.rs` finds `devices/uart16550.rs`, and `devices/thread.rs` writes the byte to the
+//! `console`. docs/architecture.md has the map.
 
 pub mod boot;
+pub mod bus;
 pub mod cli;
 pub mod config;
+pub mod console;
 pub mod devices;
+pub mod events;
 pub mod exit;
+pub mod host;
+pub mod irq;
 pub mod kvm;
 pub mod memory;
+pub mod outcome;
+pub mod report;
+pub mod sync;
+pub mod trace;
+pub mod vcpu;
+pub mod vmm;

@@ -1,4 +1,8 @@
-//! KVM: the only part of the program that names kvm_ioctls.
+//! The host's KVM. This is the only place that names kvm-ioctls, and the only one with
+//! `unsafe`: what leaves it is plain data and safe calls.
 
 pub mod cpuid;
 pub mod entry;
+pub mod kick;
+pub mod vcpu;
+pub mod vm;
