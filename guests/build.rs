@@ -51,19 +51,8 @@ fn assemble(compiler: &str, source: &Path, image: &Path) -> Result<(), String> {
     let mut command = Command::new(words.next().ok_or("CC is empty")?);
     command
         .args(words)
-        .args([
-            "-m64",
-            "-nostdlib",
-            "-static",
-            "-no-pie",
-            "-I",
-            "asm/include",
-        ])
-        .args([
-            "-Wl,--oformat=binary",
-            "-Wl,--build-id=none",
-            "-Wl,-T,asm/include/flat.ld",
-        ])
+        .args(["-m64", "-nostdlib", "-static", "-no-pie", "-I", "asm/include"])
+        .args(["-Wl,--oformat=binary", "-Wl,--build-id=none", "-Wl,-T,asm/include/flat.ld"])
         .arg("-o")
         .arg(image)
         .arg(source);

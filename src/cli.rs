@@ -27,6 +27,7 @@ use crate::config::{
     SerialConfig, UnknownRegister, VcpuCount, VmConfig, parse_bits64, parse_u64,
 };
 use crate::exit::Gpa;
+use crate::outcome::EXIT_CODES_HELP;
 
 /// What the user wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,12 +67,7 @@ where
 /// The completion script for a shell, to be written to standard output.
 pub fn completions(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
-    clap_complete::generate(
-        shell,
-        &mut Cli::command(),
-        env!("CARGO_PKG_NAME"),
-        &mut script,
-    );
+    clap_complete::generate(shell, &mut Cli::command(), env!("CARGO_PKG_NAME"), &mut script);
     script
 }
 
@@ -89,24 +85,6 @@ Examples:
                                               with an argument, for at most 10 seconds
   minivmm --serial file:out.txt --pin 0,2-3 guest.bin
                                               UART to a file, vCPU threads on CPUs 0, 2, 3
-";
-
-const EXIT_CODES_HELP: &str = "\
-Exit codes:
-  0             all vCPUs halted, or the guest powered off
-  (v << 1) | 1  the guest wrote v to port 0xf4
-  2             usage error
-  4             host error: KVM, memory or files
-  6             output could not be written
-  8             triple fault
-  10            VM entry failed
-  12            KVM internal error, for example an emulation failure
-  14            unhandled exit
-  16            the guest asked for a reset
-  18            a thread of minivmm failed
-  124           time-out
-  129, 130, 143 SIGHUP, SIGINT, SIGTERM
-  141           the reader of the output closed it
 ";
 
 /// Run a bare-metal x86-64 guest on Linux KVM, each vCPU on its own thread.
@@ -173,11 +151,7 @@ struct Cli {
     entry: Option<Gpa>,
 
     /// Value of a register at the start, on every vCPU; may be repeated
-    #[arg(
-        long = "reg",
-        help_heading = "Start of the guest",
-        value_name = "NAME=VALUE"
-    )]
+    #[arg(long = "reg", help_heading = "Start of the guest", value_name = "NAME=VALUE")]
     #[arg(value_parser = register_value)]
     regs: Vec<(Register, u64)>,
 
@@ -208,10 +182,7 @@ impl Cli {
             return Ok(Command::Completions(shell));
         }
         if let Some([name, file]) = self.export_demo.as_deref() {
-            return Ok(Command::ExportDemo {
-                demo: exported_demo(name)?,
-                path: file.into(),
-            });
+            return Ok(Command::ExportDemo { demo: exported_demo(name)?, path: file.into() });
         }
         let file = self.guest.map(GuestSource::File);
         // The group "action" lets nothing through without a guest, but only clap knows that.
@@ -230,10 +201,7 @@ impl Cli {
             serial: self.serial,
             pin: self.pin,
         };
-        Ok(Command::Run {
-            config,
-            log_level: log_level(self.verbose, self.quiet),
-        })
+        Ok(Command::Run { config, log_level: log_level(self.verbose, self.quiet) })
     }
 }
 
@@ -269,9 +237,7 @@ impl ValueEnum for CpuMode {
 struct UnknownDemo(String);
 
 fn demo_parser() -> impl TypedValueParser<Value = &'static Guest> {
-    let names = GUESTS
-        .iter()
-        .map(|guest| PossibleValue::new(guest.name).help(guest.summary));
+    let names = GUESTS.iter().map(|guest| PossibleValue::new(guest.name).help(guest.summary));
     PossibleValuesParser::new(names)
         .try_map(|name| minivmm_guests::find(&name).ok_or(UnknownDemo(name)))
 }
@@ -279,9 +245,7 @@ fn demo_parser() -> impl TypedValueParser<Value = &'static Guest> {
 /// The guest that `--export-demo` names, refused in the same words as one of `--demo`.
 fn exported_demo(name: &OsStr) -> Result<&'static Guest, clap::Error> {
     let command = Cli::command();
-    let arg = command
-        .get_arguments()
-        .find(|arg| arg.get_id() == "export_demo");
+    let arg = command.get_arguments().find(|arg| arg.get_id() == "export_demo");
     demo_parser().parse_ref(&command, arg, name)
 }
 
@@ -314,9 +278,5 @@ enum TimeoutError {
 
 fn timeout(text: &str) -> Result<Duration, TimeoutError> {
     let timeout = humantime::parse_duration(text)?;
-    if timeout.is_zero() {
-        Err(TimeoutError::Zero)
-    } else {
-        Ok(timeout)
-    }
+    if timeout.is_zero() { Err(TimeoutError::Zero) } else { Ok(timeout) }
 }

@@ -129,9 +129,7 @@ impl VcpuCount {
         match count {
             0 => Err(VcpuCountError::Zero),
             1..=Self::MAX => Ok(Self(count)),
-            _ => Err(VcpuCountError::TooMany {
-                count: count.into(),
-            }),
+            _ => Err(VcpuCountError::TooMany { count: count.into() }),
         }
     }
 
@@ -210,10 +208,7 @@ impl FromStr for CpuMode {
 
     fn from_str(text: &str) -> Result<Self, UnknownCpuMode> {
         let named = |mode: &Self| mode.name().eq_ignore_ascii_case(text);
-        Self::ALL
-            .into_iter()
-            .find(named)
-            .ok_or_else(|| UnknownCpuMode(text.to_owned()))
+        Self::ALL.into_iter().find(named).ok_or_else(|| UnknownCpuMode(text.to_owned()))
     }
 }
 

@@ -193,4 +193,3 @@ fn time_left(deadline: Option<Instant>) -> Option<PollTimeout> {
     let rounded = left + Duration::from_micros(999);
     Some(PollTimeout::try_from(rounded).unwrap_or(PollTimeout::MAX))
 }
-

@@ -5,6 +5,7 @@
 //! `bus.rs` finds `devices/uart16550.rs`, and `devices/thread.rs` writes the byte to the
 //! `console`. docs/architecture.md has the map.
 
+pub mod affinity;
 pub mod boot;
 pub mod bus;
 pub mod cli;

@@ -1,3 +1,106 @@
-//! The minivmm command.
+//! The minivmm command: parse, start logging, run, map the outcome to an exit code.
 
-fn main() {}
+use std::error::Error;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process;
+
+use log::LevelFilter;
+use minivmm::cli::{self, Command};
+use minivmm::config::VmConfig;
+use minivmm::console::Console;
+use minivmm::host::{Host, Signals};
+use minivmm::kvm::vm::{KVM_DEVICE, KvmVm};
+use minivmm::outcome::{ExitCode, VmOutcome};
+use minivmm::vmm::Vmm;
+use minivmm::{affinity, kvm};
+use minivmm_guests::GUESTS;
+
+fn main() -> process::ExitCode {
+    let code = match cli::parse(std::env::args_os()) {
+        Ok(command) => execute(command).unwrap_or_else(|error| {
+            print_error(&*error);
+            ExitCode::Host as u8
+        }),
+        Err(error) => {
+            // It goes to standard output for --help and --version, and there is nobody to tell
+            // if that is closed.
+            let _ = error.print();
+            if error.use_stderr() { ExitCode::Usage as u8 } else { ExitCode::Success as u8 }
+        }
+    };
+    process::ExitCode::from(code)
+}
+
+fn execute(command: Command) -> Result<u8, Box<dyn Error>> {
+    match command {
+        Command::Run { config, log_level } => {
+            start_logging(log_level);
+            return run(&config);
+        }
+        Command::ListDemos => {
+            let mut list = String::new();
+            for guest in GUESTS {
+                list += &format!("{:<18} {}\n", guest.name, guest.summary);
+            }
+            print_out(list.as_bytes())?;
+        }
+        Command::ExportDemo { demo, path } => std::fs::write(&path, demo.image)
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))?,
+        Command::Completions(shell) => print_out(&cli::completions(shell))?,
+    }
+    Ok(ExitCode::Success as u8)
+}
+
+/// Runs one VM. Whatever it opens is closed in the reverse order, on every path: the console's
+/// terminal is restored after the last output and before the memory goes.
+fn run(config: &VmConfig) -> Result<u8, Box<dyn Error>> {
+    let cpu_for = affinity::plan(config.pin.as_ref())?;
+    let kvm = kvm::vm::open(Path::new(KVM_DEVICE))?;
+    let vmm = Vmm::new(KvmVm::new(&kvm, config)?, config.vcpus, cpu_for)?;
+    let console = Console::open(&config.serial)?;
+    if let Some(path) = console.pty_path() {
+        eprintln!("minivmm: serial port at {}", path.display());
+    }
+    let Console { input, output, terminal, .. } = console;
+    let mut host = Host { signals: Some(Signals::take()?), input: Some(input), terminal };
+    let report = vmm.run(Box::new(output), &mut host, config.timeout);
+    drop(host);
+
+    if report.outcome.is_failure() {
+        eprintln!("minivmm: {}\n{}", report.outcome, report.details());
+    } else if !matches!(report.outcome, VmOutcome::OutputClosed) {
+        log::info!(target: "minivmm", "{}", report.outcome);
+    }
+    if report.output.lost > 0 && !matches!(report.outcome, VmOutcome::OutputClosed) {
+        eprintln!("minivmm: {} bytes of the guest's output were not written", report.output.lost);
+    }
+    Ok(report.outcome.exit_code())
+}
+
+fn start_logging(level: LevelFilter) {
+    env_logger::Builder::new().filter_level(level).parse_default_env().init();
+}
+
+fn print_out(bytes: &[u8]) -> io::Result<()> {
+    match io::stdout().write_all(bytes) {
+        // A reader such as `head` that has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+/// One line: the error and its causes.
+fn print_error(error: &dyn Error) {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        // Some errors repeat their cause in their own text.
+        if !line.ends_with(&text) {
+            line += &format!(": {text}");
+        }
+        cause = error.source();
+    }
+    eprintln!("minivmm: {line}");
+}

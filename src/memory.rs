@@ -73,12 +73,7 @@ impl fmt::Display for RamLayout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of memory (0x0-{:#x}", self.size, self.low().end - 1)?;
         if !self.high().is_empty() {
-            write!(
-                f,
-                " and {:#x}-{:#x}",
-                self.high().start,
-                self.high().end - 1
-            )?;
+            write!(f, " and {:#x}-{:#x}", self.high().start, self.high().end - 1)?;
         }
         f.write_str(")")
     }
@@ -183,13 +178,11 @@ impl GuestMemory {
     ///
     /// If not all of it is guest memory; what is, is then written.
     pub fn write_slice(&self, gpa: Gpa, bytes: &[u8]) -> Result<(), MemoryError> {
-        self.regions
-            .write_slice(bytes, GuestAddress(gpa.0))
-            .map_err(|source| MemoryError::Access {
-                gpa,
-                len: bytes.len(),
-                source,
-            })
+        self.regions.write_slice(bytes, GuestAddress(gpa.0)).map_err(|source| MemoryError::Access {
+            gpa,
+            len: bytes.len(),
+            source,
+        })
     }
 
     /// Fills `bytes` with what is at `gpa`.
@@ -198,13 +191,11 @@ impl GuestMemory {
     ///
     /// If not all of it is guest memory.
     pub fn read_slice(&self, gpa: Gpa, bytes: &mut [u8]) -> Result<(), MemoryError> {
-        self.regions
-            .read_slice(bytes, GuestAddress(gpa.0))
-            .map_err(|source| MemoryError::Access {
-                gpa,
-                len: bytes.len(),
-                source,
-            })
+        self.regions.read_slice(bytes, GuestAddress(gpa.0)).map_err(|source| MemoryError::Access {
+            gpa,
+            len: bytes.len(),
+            source,
+        })
     }
 
     /// Reads the next `len` bytes of `file` straight into the guest memory at `gpa`.
@@ -221,9 +212,7 @@ impl GuestMemory {
             .regions
             .to_region_addr(GuestAddress(gpa.0))
             .ok_or_else(|| access(GuestMemoryError::InvalidGuestAddress(GuestAddress(gpa.0))))?;
-        region
-            .read_exact_volatile_from(addr, file, len)
-            .map_err(access)
+        region.read_exact_volatile_from(addr, file, len).map_err(access)
     }
 }
 

@@ -50,20 +50,21 @@ pub enum ExitCode {
 
 /// The table of exit codes as `--help` shows it.
 pub const EXIT_CODES_HELP: &str = "\
-   0  all vCPUs halted, the guest powered off, or Ctrl-A x
- odd  (v << 1) | 1: the guest wrote v to port 0xf4
-   2  usage error
-   4  host error: KVM, memory, files, threads
-   6  the guest's output could not be written
-   8  triple fault
-  10  VM entry failed
-  12  KVM internal error, such as a failed instruction emulation
-  14  an exit that minivmm does not handle
-  16  the guest asked for a reset
-  18  a thread of minivmm failed
- 124  time-out
- 129, 130, 143  SIGHUP, SIGINT, SIGTERM
- 141  the reader of the guest's output closed it
+Exit codes:
+  0             all vCPUs halted, the guest powered off, or Ctrl-A x
+  (v << 1) | 1  the guest wrote v to port 0xf4
+  2             usage error
+  4             host error: KVM, memory, files, threads
+  6             output could not be written
+  8             triple fault
+  10            VM entry failed
+  12            KVM internal error, for example an emulation failure
+  14            unhandled exit
+  16            the guest asked for a reset
+  18            a thread of minivmm failed
+  124           time-out
+  129, 130, 143 SIGHUP, SIGINT, SIGTERM
+  141           the reader of the output closed it
 ";
 
 /// A signal that ends the VM.
@@ -206,7 +207,11 @@ impl fmt::Display for VmOutcome {
                 write_fault(f, exit, registers.as_deref())
             }
             Self::TimedOut(after) => {
-                write!(f, "time-out: the guest still ran after {}", humantime::format_duration(*after))
+                write!(
+                    f,
+                    "time-out: the guest still ran after {}",
+                    humantime::format_duration(*after)
+                )
             }
             Self::Signal(EndSignal::Hangup) => write!(f, "ended by SIGHUP"),
             Self::Signal(EndSignal::Interrupt) => write!(f, "ended by SIGINT"),
@@ -216,7 +221,9 @@ impl fmt::Display for VmOutcome {
             Self::OutputClosed => write!(f, "the reader of the guest's output closed it"),
             Self::OutputFailed(error) => write!(f, "cannot write the guest's output: {error}"),
             Self::VcpuFailed { vcpu, error } => write!(f, "{vcpu}: {error}"),
-            Self::VcpuPanicked { vcpu, message } => write!(f, "{vcpu}'s thread panicked: {message}"),
+            Self::VcpuPanicked { vcpu, message } => {
+                write!(f, "{vcpu}'s thread panicked: {message}")
+            }
             Self::DeviceThreadFailed(message) => write!(f, "the device thread failed: {message}"),
             Self::Stuck(threads) => write!(f, "did not stop in time: {}", threads.join(", ")),
         }

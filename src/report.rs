@@ -70,9 +70,8 @@ fn count_of(exits: u64) -> String {
 
 /// One line an exit; equal ones in a row are one line with their number.
 fn write_exits(f: &mut fmt::Formatter<'_>, exits: &[ExitRecord]) -> fmt::Result {
-    let same = |a: &ExitRecord, b: &ExitRecord| {
-        (a.exit, a.data, a.handler) == (b.exit, b.data, b.handler)
-    };
+    let same =
+        |a: &ExitRecord, b: &ExitRecord| (a.exit, a.data, a.handler) == (b.exit, b.data, b.handler);
     for run in exits.chunk_by(same) {
         let Some(first) = run.first() else { continue };
         write!(f, "  #{:<6} {first}", first.sequence)?;
@@ -93,12 +92,8 @@ mod tests {
     #[test]
     fn equal_exits_in_a_row_are_one_line() {
         let out = |sequence, data| {
-            let pio = PioExit {
-                port: PioAddr(0x3f8),
-                direction: Direction::Write,
-                size: 1,
-                count: 1,
-            };
+            let pio =
+                PioExit { port: PioAddr(0x3f8), direction: Direction::Write, size: 1, count: 1 };
             ExitRecord { sequence, exit: VmExit::Pio(pio), data, handler: Handler::Posted }
         };
         let report = VmReport {

@@ -16,10 +16,11 @@ use crossbeam_channel::RecvTimeoutError;
 
 use crate::bus::BusError;
 use crate::config::VcpuCount;
+use crate::console::Output;
 use crate::devices::DeviceSet;
 use crate::devices::queue::DeviceQueue;
 use crate::devices::serial::SerialPort;
-use crate::devices::thread::{DeviceControl, DeviceThread, Output, OutputReport};
+use crate::devices::thread::{DeviceControl, DeviceThread, OutputReport};
 use crate::events::{self, Event, EventReceiver, EventSender};
 use crate::exit::VcpuId;
 use crate::host::{Host, Wake};
@@ -299,9 +300,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
 
     /// The vCPUs that have a thread which has not reported its end.
     fn running_vcpus(&self) -> impl Iterator<Item = &Vcpu> {
-        self.vcpus
-            .iter()
-            .filter(|vcpu| vcpu.thread.is_some() && vcpu.state != VcpuState::Ended)
+        self.vcpus.iter().filter(|vcpu| vcpu.thread.is_some() && vcpu.state != VcpuState::Ended)
     }
 
     fn stuck_vcpus(&self) -> Vec<String> {

@@ -105,11 +105,7 @@ fn fcr_is_ignored() {
     pair.write(IER, ier::ERBFI);
     pair.write(FCR, fcr::ENABLE | 1 << fcr::TRIGGER_SHIFT);
     pair.receive(b'x');
-    assert_eq!(
-        (pair.ours.irq_level(), pair.edges()),
-        (false, 1),
-        "trigger level 4"
-    );
+    assert_eq!((pair.ours.irq_level(), pair.edges()), (false, 1), "trigger level 4");
     pair.write(FCR, fcr::ENABLE | fcr::CLEAR_RX);
     assert_eq!(pair.read(LSR), (0x60, 0x61), "clearing the receive FIFO");
 }
@@ -127,11 +123,7 @@ fn overrun() {
     for byte in 0..=64 {
         pair.write(THR, byte);
     }
-    assert_eq!(
-        pair.read(LSR),
-        (0x61 | lsr::OE, 0x61),
-        "the loss is silent there"
-    );
+    assert_eq!(pair.read(LSR), (0x61 | lsr::OE, 0x61), "the loss is silent there");
 }
 
 #[test]
@@ -185,13 +177,7 @@ fn reading_rbr_resets_the_interrupt_though_data_is_left() {
     pair.receive(b'x');
     pair.receive(b'y');
     assert_eq!(pair.read(RBR), (b'x', b'x'));
-    assert_eq!(
-        pair.read(IIR),
-        (
-            iir::FIFOS_ON | iir::RECEIVED_DATA,
-            iir::FIFOS_ON | iir::NONE
-        )
-    );
+    assert_eq!(pair.read(IIR), (iir::FIFOS_ON | iir::RECEIVED_DATA, iir::FIFOS_ON | iir::NONE));
 }
 
 #[test]
@@ -286,9 +272,7 @@ fn common_bits(reg: u8) -> Option<u8> {
 
 /// vm-superio's OR of bits as a code: the bit of the highest priority.
 fn code_of_bits(bits: u8) -> u8 {
-    let highest = [iir::RECEIVED_DATA, iir::THR_EMPTY]
-        .into_iter()
-        .find(|bit| bits & bit != 0);
+    let highest = [iir::RECEIVED_DATA, iir::THR_EMPTY].into_iter().find(|bit| bits & bit != 0);
     iir::FIFOS_ON | highest.unwrap_or(iir::NONE)
 }
 

@@ -76,11 +76,7 @@ impl Output {
                 if actual == expected {
                     return Ok(());
                 }
-                Err(format!(
-                    "expected {}, got {}",
-                    expected.escape_ascii(),
-                    actual.escape_ascii()
-                ))
+                Err(format!("expected {}, got {}", expected.escape_ascii(), actual.escape_ascii()))
             }
             Self::Lines(lines) => check_lines(*lines, vcpus, actual),
             Self::Mixed(bytes) => check_mixed(&bytes(), vcpus, actual),
@@ -97,15 +93,11 @@ fn check_lines(
     vcpus: u32,
     actual: &[u8],
 ) -> Result<(), String> {
-    let mut expected: Vec<_> = (0..vcpus)
-        .map(|vcpu| lines(vcpu, vcpus).into_iter().peekable())
-        .collect();
+    let mut expected: Vec<_> =
+        (0..vcpus).map(|vcpu| lines(vcpu, vcpus).into_iter().peekable()).collect();
     let text = String::from_utf8_lossy(actual);
     for (number, line) in text.split_inclusive('\n').enumerate() {
-        if !expected
-            .iter_mut()
-            .any(|lines| lines.next_if(|next| next == line).is_some())
-        {
+        if !expected.iter_mut().any(|lines| lines.next_if(|next| next == line).is_some()) {
             return Err(format!("line {number}, {line:?}, is not due from any vCPU"));
         }
     }
@@ -160,65 +152,26 @@ pub const EXPECTS: &[Expect] = &[
         "smp-hello",
         Output::Lines(|vcpu, vcpus| vec![format!("vCPU {vcpu} of {vcpus} says hello\n")]),
     ),
-    halts(
-        "protected-hello",
-        Output::Lines(|_, _| vec!["Hello from protected mode\n".into()]),
-    ),
-    halts(
-        "long-hello",
-        Output::Lines(|_, _| vec!["Hello from long mode\n".into()]),
-    ),
+    halts("protected-hello", Output::Lines(|_, _| vec!["Hello from protected mode\n".into()])),
+    halts("long-hello", Output::Lines(|_, _| vec!["Hello from long mode\n".into()])),
     Expect {
         end: End::PowerOff,
-        ..halts(
-            "user-hello",
-            Output::Lines(|_, _| vec!["Hello from user mode\n".into()]),
-        )
+        ..halts("user-hello", Output::Lines(|_, _| vec!["Hello from user mode\n".into()]))
     },
     Expect {
         input: b"abc\r\n\x00\xff \x1b[31m 16550\n\x04not this",
-        ..halts(
-            "echo",
-            Output::Exact(|_| b"abc\r\n\x00\xff \x1b[31m 16550\n".into()),
-        )
+        ..halts("echo", Output::Exact(|_| b"abc\r\n\x00\xff \x1b[31m 16550\n".into()))
     },
     halts("counter", Output::Exact(counter_ok)),
-    Expect {
-        end: End::PowerOff,
-        ..halts("counter-user", Output::Exact(counter_ok))
-    },
-    Expect {
-        end: End::ExitPort(0x15),
-        ..says_bye("exit-code")
-    },
-    Expect {
-        end: End::PowerOff,
-        ..says_bye("power-off")
-    },
-    Expect {
-        end: End::PowerOff,
-        ..says_bye("power-off-8900")
-    },
-    Expect {
-        end: End::Reset,
-        ..says_bye("reset-8042")
-    },
-    Expect {
-        end: End::Reset,
-        ..says_bye("reset-cf9")
-    },
-    Expect {
-        end: End::TripleFault,
-        ..silent("triple-fault")
-    },
-    Expect {
-        end: End::Never,
-        ..silent("spin")
-    },
-    Expect {
-        end: End::Never,
-        ..silent("spin-user")
-    },
+    Expect { end: End::PowerOff, ..halts("counter-user", Output::Exact(counter_ok)) },
+    Expect { end: End::ExitPort(0x15), ..says_bye("exit-code") },
+    Expect { end: End::PowerOff, ..says_bye("power-off") },
+    Expect { end: End::PowerOff, ..says_bye("power-off-8900") },
+    Expect { end: End::Reset, ..says_bye("reset-8042") },
+    Expect { end: End::Reset, ..says_bye("reset-cf9") },
+    Expect { end: End::TripleFault, ..silent("triple-fault") },
+    Expect { end: End::Never, ..silent("spin") },
+    Expect { end: End::Never, ..silent("spin-user") },
     halts("rep-outs", Output::Exact(|_| b"rep ok\n".into())),
     halts("wide-io", Output::Exact(|_| b"wide ok\n".into())),
     halts("mmio-probe", Output::Exact(|_| b"mmio ok\n".into())),
@@ -241,12 +194,7 @@ pub fn expectation(name: &str) -> Option<&'static Expect> {
 }
 
 const fn halts(name: &'static str, output: Output) -> Expect {
-    Expect {
-        name,
-        input: b"",
-        output,
-        end: End::Halted,
-    }
+    Expect { name, input: b"", output, end: End::Halted }
 }
 
 const fn says_bye(name: &'static str) -> Expect {

@@ -46,93 +46,33 @@ macro_rules! guest {
 
 /// All guests, in the order in which `--list-demos` prints them.
 pub const GUESTS: &[Guest] = &[
-    guest!(
-        Real,
-        "hello",
-        "print 2 + 2 and Hello, as the first KVM tutorials do"
-    ),
-    guest!(
-        Real,
-        "smp-hello",
-        "a line from every vCPU, under a spin lock"
-    ),
-    guest!(
-        Protected,
-        "protected-hello",
-        "a line from every vCPU in 32-bit protected mode"
-    ),
+    guest!(Real, "hello", "print 2 + 2 and Hello, as the first KVM tutorials do"),
+    guest!(Real, "smp-hello", "a line from every vCPU, under a spin lock"),
+    guest!(Protected, "protected-hello", "a line from every vCPU in 32-bit protected mode"),
     guest!(Long, "long-hello", "a line from every vCPU in 64-bit mode"),
-    guest!(
-        User,
-        "user-hello",
-        "a line from every vCPU in 64-bit mode, ring 3"
-    ),
+    guest!(User, "user-hello", "a line from every vCPU in 64-bit mode, ring 3"),
     guest!(Real, "echo", "send back what is typed, until Ctrl-D"),
-    guest!(
-        Real,
-        "counter",
-        "count in shared memory on every vCPU (rbp times) and lose no count"
-    ),
+    guest!(Real, "counter", "count in shared memory on every vCPU (rbp times) and lose no count"),
     guest!(User, "counter-user", "counter in ring 3"),
     guest!(Real, "exit-code", "end with exit code 43 through port 0xf4"),
     guest!(Real, "power-off", "power off through port 0x604"),
-    guest!(
-        Real,
-        "power-off-8900",
-        "power off with \"Shutdown\" to port 0x8900"
-    ),
+    guest!(Real, "power-off-8900", "power off with \"Shutdown\" to port 0x8900"),
     guest!(Real, "reset-8042", "reset through port 0x64"),
     guest!(Real, "reset-cf9", "reset through port 0xcf9"),
-    guest!(
-        Protected,
-        "triple-fault",
-        "an invalid opcode without an interrupt table"
-    ),
+    guest!(Protected, "triple-fault", "an invalid opcode without an interrupt table"),
     guest!(Real, "spin", "spin for ever on every vCPU, without an exit"),
     guest!(User, "spin-user", "spin in ring 3"),
     guest!(Real, "rep-outs", "string I/O: rep outs and rep ins"),
-    guest!(
-        Real,
-        "wide-io",
-        "2- and 4-byte accesses to the UART's registers"
-    ),
-    guest!(
-        Long,
-        "mmio-probe",
-        "loads and stores where no memory and no device is"
-    ),
-    guest!(
-        Real,
-        "unknown-ports",
-        "ports without a device, in every size"
-    ),
-    guest!(
-        Real,
-        "uart-selftest",
-        "the UART's registers, interrupts, FIFO and loopback"
-    ),
-    guest!(
-        Real,
-        "uart-lines",
-        "numbered lines from every vCPU (rbp each), under a spin lock"
-    ),
-    guest!(
-        Real,
-        "uart-storm",
-        "bytes from every vCPU (rbp each), unlocked and unpolled"
-    ),
-    guest!(
-        Real,
-        "uart-storm-poll",
-        "uart-storm, waiting for THRE before each byte"
-    ),
+    guest!(Real, "wide-io", "2- and 4-byte accesses to the UART's registers"),
+    guest!(Long, "mmio-probe", "loads and stores where no memory and no device is"),
+    guest!(Real, "unknown-ports", "ports without a device, in every size"),
+    guest!(Real, "uart-selftest", "the UART's registers, interrupts, FIFO and loopback"),
+    guest!(Real, "uart-lines", "numbered lines from every vCPU (rbp each), under a spin lock"),
+    guest!(Real, "uart-storm", "bytes from every vCPU (rbp each), unlocked and unpolled"),
+    guest!(Real, "uart-storm-poll", "uart-storm, waiting for THRE before each byte"),
     guest!(Real, "bench-out", "OUT to the UART rbp times on every vCPU"),
     guest!(Real, "bench-in", "IN from the UART rbp times on every vCPU"),
-    guest!(
-        Real,
-        "bench-poll",
-        "poll THRE, then OUT, rbp times on every vCPU"
-    ),
+    guest!(Real, "bench-poll", "poll THRE, then OUT, rbp times on every vCPU"),
 ];
 
 /// The guest of this name.
@@ -150,9 +90,7 @@ mod tests {
 
     #[test]
     fn hello_is_the_tutorial_guest_byte_for_byte() {
-        let mut image = vec![
-            0xba, 0xf8, 0x03, 0x00, 0xd8, 0x04, 0x30, 0xee, 0xb0, 0x0a, 0xee,
-        ];
+        let mut image = vec![0xba, 0xf8, 0x03, 0x00, 0xd8, 0x04, 0x30, 0xee, 0xb0, 0x0a, 0xee];
         for byte in *b"Hello\n" {
             image.extend([0xb0, byte, 0xee]);
         }
@@ -176,9 +114,7 @@ mod tests {
             assert!(
                 name.split('-').all(|word| {
                     !word.is_empty()
-                        && word
-                            .bytes()
-                            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+                        && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
                 }),
                 "{name}"
             );
@@ -191,14 +127,7 @@ mod tests {
         let sources: BTreeSet<String> = fs::read_dir(asm)
             .unwrap()
             .filter_map(|entry| {
-                Some(
-                    entry
-                        .unwrap()
-                        .file_name()
-                        .to_str()?
-                        .strip_suffix(".S")?
-                        .to_owned(),
-                )
+                Some(entry.unwrap().file_name().to_str()?.strip_suffix(".S")?.to_owned())
             })
             .collect();
         let names: BTreeSet<String> = GUESTS.iter().map(|guest| guest.name.to_owned()).collect();
@@ -210,15 +139,8 @@ mod tests {
         let asm = Path::new(env!("CARGO_MANIFEST_DIR")).join("asm");
         for guest in GUESTS {
             let source = fs::read_to_string(asm.join(guest.name).with_extension("S")).unwrap();
-            let mode = format!(
-                "// Mode:   {}\n",
-                format!("{:?}", guest.mode).to_lowercase()
-            );
-            assert!(
-                source.starts_with(&format!("// {}: ", guest.name)),
-                "{}",
-                guest.name
-            );
+            let mode = format!("// Mode:   {}\n", format!("{:?}", guest.mode).to_lowercase());
+            assert!(source.starts_with(&format!("// {}: ", guest.name)), "{}", guest.name);
             assert!(source.contains(&mode), "{}", guest.name);
         }
     }

@@ -83,11 +83,7 @@ impl EntryPlan {
             return Err(EntryError::OutsideRam { entry, ram });
         }
         if entry.0 >= entry_limit {
-            return Err(EntryError::OutOfReach {
-                entry,
-                mode,
-                limit: entry_limit,
-            });
+            return Err(EntryError::OutOfReach { entry, mode, limit: entry_limit });
         }
         let stacks = Stacks::new(config.vcpus, image, stack_limit)?;
         let mut common = match mode {
@@ -97,12 +93,7 @@ impl EntryPlan {
             CpuMode::User => long::state(entry, true),
         };
         set_arguments(&mut common, config.vcpus, config.memory);
-        Ok(Self {
-            mode,
-            common,
-            stacks,
-            overrides: config.regs.clone(),
-        })
+        Ok(Self { mode, common, stacks, overrides: config.regs.clone() })
     }
 
     /// The state of one vCPU; `id` must be below the number of vCPUs.

@@ -81,10 +81,7 @@ impl FlatImage {
     pub fn open(source: &GuestSource) -> Result<Self, ImageError> {
         let image = match source {
             GuestSource::File(path) => Self::open_file(path)
-                .map_err(|source| ImageError::Open {
-                    path: path.clone(),
-                    source,
-                })?
+                .map_err(|source| ImageError::Open { path: path.clone(), source })?
                 .ok_or_else(|| ImageError::NotAFile { path: path.clone() })?,
             GuestSource::Demo(guest) => Self {
                 name: guest.name.to_owned(),
@@ -92,11 +89,7 @@ impl FlatImage {
                 len: guest.image.len() as u64,
             },
         };
-        if image.len == 0 {
-            Err(ImageError::Empty { name: image.name })
-        } else {
-            Ok(image)
-        }
+        if image.len == 0 { Err(ImageError::Empty { name: image.name }) } else { Ok(image) }
     }
 
     /// Opens a file, or nothing if it is not a regular one. That is asked before opening: to
@@ -108,11 +101,7 @@ impl FlatImage {
         let file = File::open(path)?;
         let len = file.metadata()?.len();
         let name = path.display().to_string();
-        Ok(Some(Self {
-            name,
-            bytes: ImageBytes::File(file),
-            len,
-        }))
+        Ok(Some(Self { name, bytes: ImageBytes::File(file), len }))
     }
 
     /// The addresses the image takes when loaded at `gpa`.
@@ -124,11 +113,7 @@ impl FlatImage {
         if ram.contains(gpa, self.len) {
             Ok(gpa.0..gpa.0 + self.len)
         } else {
-            Err(ImageError::DoesNotFit {
-                len: self.len,
-                gpa,
-                ram,
-            })
+            Err(ImageError::DoesNotFit { len: self.len, gpa, ram })
         }
     }
 
@@ -151,10 +136,7 @@ impl FlatImage {
                 memory.read_file(gpa, &mut file, len)
             }
         };
-        copied.map_err(|source| ImageError::Read {
-            name: self.name,
-            source,
-        })
+        copied.map_err(|source| ImageError::Read { name: self.name, source })
     }
 }
 

@@ -72,44 +72,26 @@ impl Gdt {
             | u64::from(TSS_LEN - 1)
             | (tss_base & 0x00ff_ffff) << 16
             | (tss_base >> 24) << 56;
-        let entries = [
-            0,
-            flat(0x1b) | code,
-            flat(0x13) | BIG,
-            flat(0x73) | BIG,
-            flat(0x7b) | code,
-            tss,
-            0,
-        ];
+        let entries =
+            [0, flat(0x1b) | code, flat(0x13) | BIG, flat(0x73) | BIG, flat(0x7b) | code, tss, 0];
         Self { entries }
     }
 
     /// The first page of the boot area: this GDT and the zeroed TSS.
     pub(super) fn page(&self) -> Vec<u8> {
-        let mut page: Vec<u8> = self
-            .entries
-            .iter()
-            .flat_map(|entry| entry.to_le_bytes())
-            .collect();
+        let mut page: Vec<u8> = self.entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
         page.resize(LEN, 0);
         page
     }
 
     /// GDTR for this GDT.
     pub(super) fn register(&self) -> TableRegister {
-        TableRegister {
-            base: BOOT_AREA.0,
-            limit: ENTRIES * 8 - 1,
-        }
+        TableRegister { base: BOOT_AREA.0, limit: ENTRIES * 8 - 1 }
     }
 
     /// CS and the data segment of ring 0, or of ring 3.
     pub(super) fn code_and_data(&self, user: bool) -> (Segment, Segment) {
-        let (code, data) = if user {
-            (USER_CODE, USER_DATA)
-        } else {
-            (CODE, DATA)
-        };
+        let (code, data) = if user { (USER_CODE, USER_DATA) } else { (CODE, DATA) };
         (self.segment(code), self.segment(data))
     }
 
@@ -123,11 +105,7 @@ impl Gdt {
         let entry = self.entries[usize::from(selector >> 3)];
         let [limit0, limit1, base0, base1, base2, access, flags, base3] = entry.to_le_bytes();
         let units = u32::from_le_bytes([limit0, limit1, flags & 0x0f, 0]);
-        let limit = if flags & 0x80 == 0 {
-            units
-        } else {
-            units << 12 | 0xfff
-        };
+        let limit = if flags & 0x80 == 0 { units } else { units << 12 | 0xfff };
         Segment {
             selector,
             base: u32::from_le_bytes([base0, base1, base2, base3]).into(),
@@ -155,12 +133,7 @@ mod tests {
             assert_eq!(gdt.code_and_data(false), kernel);
             let user = (flat(0x23, code_flags | 0xfb), flat(0x1b, 0xc0f3));
             assert_eq!(gdt.code_and_data(true), user);
-            let tss = Segment {
-                selector: 0x28,
-                base: 0xf000_0100,
-                limit: 0x67,
-                attributes: 0x8b,
-            };
+            let tss = Segment { selector: 0x28, base: 0xf000_0100, limit: 0x67, attributes: 0x8b };
             assert_eq!(gdt.tss(), tss);
         }
     }
@@ -170,10 +143,7 @@ mod tests {
         let gdt = Gdt::new(Width::Bits64);
         let page = gdt.page();
         let table = gdt.register();
-        assert_eq!(
-            (page.len(), table.base, table.limit),
-            (4096, 0xf000_0000, 55)
-        );
+        assert_eq!((page.len(), table.base, table.limit), (4096, 0xf000_0000, 55));
         assert_eq!(page[8..16], 0x00af_9b00_0000_ffff_u64.to_le_bytes());
         assert_eq!(page[16..24], 0x00cf_9300_0000_ffff_u64.to_le_bytes());
         assert_eq!(page[24..32], 0x00cf_f300_0000_ffff_u64.to_le_bytes());

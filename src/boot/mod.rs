@@ -19,7 +19,8 @@ use thiserror::Error;
 
 use crate::config::VmConfig;
 use crate::memory::{GuestMemory, MemoryError, RamLayout};
-use entry::{EntryError, EntryPlan};
+use entry::EntryError;
+pub use entry::EntryPlan;
 use flat::{FlatImage, ImageError};
 use paging::PagingError;
 

@@ -55,10 +55,7 @@ pub(super) fn identity_map(
     let with_pds = (1 + pdpts + gibs) * TABLE_LEN;
     let large = with_pds > MAX_LEN;
     if large && !gib_pages {
-        return Err(PagingError {
-            memory: ram.size(),
-            len: with_pds,
-        });
+        return Err(PagingError { memory: ram.size(), len: with_pds });
     }
     // All tables of a level are neighbours, so each level is one run of entries, and the tables
     // of the next level follow one another: the PML4, the PDPTs, the PDs, one for each GiB.

@@ -29,10 +29,7 @@ pub(super) fn state(entry: Gpa) -> EntryState {
     let cs_base = if in_segment_0 { 0 } else { entry.0 & !0xf };
     let data = segment(0, DATA);
     // The tables as they are after reset: at 0, as long as can be.
-    let table = TableRegister {
-        base: 0,
-        limit: SEGMENT_LIMIT,
-    };
+    let table = TableRegister { base: 0, limit: SEGMENT_LIMIT };
     let mut state = EntryState {
         cs: segment(cs_base, CODE),
         ds: data,
@@ -61,15 +58,7 @@ pub(super) fn set_stack(state: &mut EntryState, stack: &Range<u64>) {
 
 /// The segment at `base`, a multiple of 16 below [`LIMIT`].
 fn segment(base: u64, attributes: u16) -> Segment {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "below 1 MiB, so 16 bits are left"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "below 1 MiB, so 16 bits are left")]
     let selector = (base >> 4) as u16;
-    Segment {
-        selector,
-        base,
-        limit: SEGMENT_LIMIT.into(),
-        attributes,
-    }
+    Segment { selector, base, limit: SEGMENT_LIMIT.into(), attributes }
 }

@@ -52,27 +52,16 @@ impl Stacks {
         let below = FLOOR..image.start.min(limit);
         let above = image.end.max(FLOOR)..limit;
         let len = |room: &Range<u64>| room.end.saturating_sub(room.start);
-        let room = if len(&below) > len(&above) {
-            below
-        } else {
-            above
-        };
+        let room = if len(&below) > len(&above) { below } else { above };
 
         let count = count.get();
         let top = room.end / ALIGN * ALIGN;
         let bottom = room.start.next_multiple_of(ALIGN);
         let size = top.saturating_sub(bottom) / u64::from(count) / ALIGN * ALIGN;
         if size < MIN_SIZE {
-            return Err(StackError {
-                count,
-                start: room.start,
-                end: room.end,
-            });
+            return Err(StackError { count, start: room.start, end: room.end });
         }
-        Ok(Self {
-            top,
-            size: size.min(MAX_SIZE),
-        })
+        Ok(Self { top, size: size.min(MAX_SIZE) })
     }
 
     /// The addresses of one vCPU's stack; both ends are multiples of 16.
@@ -125,10 +114,7 @@ mod tests {
             error.to_string(),
             "no room for 1024 stacks of at least 64 bytes between 0x1011 and 0x2000"
         );
-        assert!(
-            stacks(1, 0..0x1000, 0x1000).is_err(),
-            "the image fills all of it"
-        );
+        assert!(stacks(1, 0..0x1000, 0x1000).is_err(), "the image fills all of it");
     }
 
     proptest! {

@@ -11,13 +11,7 @@ fn config(mode: CpuMode, image: &[u8]) -> (VmConfig, tempfile::NamedTempFile) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(image).unwrap();
     let guest = GuestSource::File(file.path().to_owned());
-    (
-        VmConfig {
-            mode,
-            ..VmConfig::new(guest)
-        },
-        file,
-    )
+    (VmConfig { mode, ..VmConfig::new(guest) }, file)
 }
 
 #[test]
@@ -25,21 +19,13 @@ fn one_page_is_enough_in_every_mode() {
     for mode in CpuMode::ALL {
         let (config, _file) = config(mode, b"guest");
         let memory = MemorySize::from_bytes(4096).unwrap();
-        let config = VmConfig {
-            memory,
-            load_addr: Gpa(0),
-            ..config
-        };
+        let config = VmConfig { memory, load_addr: Gpa(0), ..config };
         let guest = load(&config, false).unwrap();
         let mut bytes = [0; 6];
         guest.memory.read_slice(Gpa(0), &mut bytes).unwrap();
         assert_eq!(&bytes, b"guest\0", "{mode}");
         let state = guest.entry.state(VcpuId(0));
-        assert_eq!(
-            (state.regs.rip, state.ss.base + state.regs.rsp),
-            (0, 4096),
-            "{mode}"
-        );
+        assert_eq!((state.regs.rip, state.ss.base + state.regs.rsp), (0, 4096), "{mode}");
     }
 }
 
@@ -49,10 +35,7 @@ fn the_boot_area_has_what_the_state_points_to() {
         let (config, _file) = config(mode, b"guest");
         let guest = load(&config, false).unwrap();
         let state = guest.entry.state(VcpuId(0));
-        let region = guest
-            .memory
-            .regions()
-            .find(|region| region.gpa == BOOT_AREA);
+        let region = guest.memory.regions().find(|region| region.gpa == BOOT_AREA);
         if let Some(region) = region {
             let mut code = [0; 8];
             let at = state.gdtr.base + u64::from(state.cs.selector & !7);
@@ -75,22 +58,10 @@ fn errors_of_every_part_come_through_as_they_are() {
     let error = |config: VmConfig| load(&config, false).unwrap_err().to_string();
     let missing = GuestSource::File("/nowhere/guest.bin".into());
     let errors = [
-        error(VmConfig {
-            guest: missing,
-            ..good.clone()
-        }),
-        error(VmConfig {
-            load_addr: Gpa(128 << 20),
-            ..good.clone()
-        }),
-        error(VmConfig {
-            entry: Some(Gpa(128 << 20)),
-            ..good.clone()
-        }),
-        error(VmConfig {
-            memory: MemorySize::from_bytes(2 << 40).unwrap(),
-            ..good
-        }),
+        error(VmConfig { guest: missing, ..good.clone() }),
+        error(VmConfig { load_addr: Gpa(128 << 20), ..good.clone() }),
+        error(VmConfig { entry: Some(Gpa(128 << 20)), ..good.clone() }),
+        error(VmConfig { memory: MemorySize::from_bytes(2 << 40).unwrap(), ..good }),
     ];
     let starts = [
         "cannot open guest image '/nowhere/guest.bin'",

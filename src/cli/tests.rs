@@ -48,149 +48,31 @@ fn each_option_sets_its_value() {
     let file = |path: &str| SerialConfig::File(path.into());
     let millis = |n| Some(Duration::from_millis(n));
     for (line, expected) in [
-        (
-            "--vcpus 4 g",
-            VmConfig {
-                vcpus: VcpuCount::new(4).unwrap(),
-                ..defaults()
-            },
-        ),
-        (
-            "g --vcpus=65535",
-            VmConfig {
-                vcpus: VcpuCount::new(65_535).unwrap(),
-                ..defaults()
-            },
-        ),
-        (
-            "g --memory 1G",
-            VmConfig {
-                memory: mib(1024),
-                ..defaults()
-            },
-        ),
-        (
-            "g --memory 16mib",
-            VmConfig {
-                memory: mib(16),
-                ..defaults()
-            },
-        ),
-        (
-            "g --memory 1048576",
-            VmConfig {
-                memory: mib(1),
-                ..defaults()
-            },
-        ),
+        ("--vcpus 4 g", VmConfig { vcpus: VcpuCount::new(4).unwrap(), ..defaults() }),
+        ("g --vcpus=65535", VmConfig { vcpus: VcpuCount::new(65_535).unwrap(), ..defaults() }),
+        ("g --memory 1G", VmConfig { memory: mib(1024), ..defaults() }),
+        ("g --memory 16mib", VmConfig { memory: mib(16), ..defaults() }),
+        ("g --memory 1048576", VmConfig { memory: mib(1), ..defaults() }),
         ("g --mode real", defaults()),
-        (
-            "g --mode protected",
-            VmConfig {
-                mode: CpuMode::Protected,
-                ..defaults()
-            },
-        ),
-        (
-            "g --mode LONG",
-            VmConfig {
-                mode: CpuMode::Long,
-                ..defaults()
-            },
-        ),
-        (
-            "g --mode user",
-            VmConfig {
-                mode: CpuMode::User,
-                ..defaults()
-            },
-        ),
-        (
-            "g --load-addr 0x10_0000",
-            VmConfig {
-                load_addr: Gpa(1 << 20),
-                ..defaults()
-            },
-        ),
-        (
-            "g --load-addr 0",
-            VmConfig {
-                load_addr: Gpa(0),
-                ..defaults()
-            },
-        ),
-        (
-            "g --entry 4096",
-            VmConfig {
-                entry: Some(Gpa(4096)),
-                ..defaults()
-            },
-        ),
-        (
-            "g --timeout 10s",
-            VmConfig {
-                timeout: millis(10_000),
-                ..defaults()
-            },
-        ),
-        (
-            "g --timeout 500ms",
-            VmConfig {
-                timeout: millis(500),
-                ..defaults()
-            },
-        ),
-        (
-            "g --timeout 1m30s",
-            VmConfig {
-                timeout: millis(90_000),
-                ..defaults()
-            },
-        ),
+        ("g --mode protected", VmConfig { mode: CpuMode::Protected, ..defaults() }),
+        ("g --mode LONG", VmConfig { mode: CpuMode::Long, ..defaults() }),
+        ("g --mode user", VmConfig { mode: CpuMode::User, ..defaults() }),
+        ("g --load-addr 0x10_0000", VmConfig { load_addr: Gpa(1 << 20), ..defaults() }),
+        ("g --load-addr 0", VmConfig { load_addr: Gpa(0), ..defaults() }),
+        ("g --entry 4096", VmConfig { entry: Some(Gpa(4096)), ..defaults() }),
+        ("g --timeout 10s", VmConfig { timeout: millis(10_000), ..defaults() }),
+        ("g --timeout 500ms", VmConfig { timeout: millis(500), ..defaults() }),
+        ("g --timeout 1m30s", VmConfig { timeout: millis(90_000), ..defaults() }),
         ("g --serial stdio", defaults()),
-        (
-            "g --serial null",
-            VmConfig {
-                serial: SerialConfig::Null,
-                ..defaults()
-            },
-        ),
-        (
-            "g --serial pty",
-            VmConfig {
-                serial: SerialConfig::Pty,
-                ..defaults()
-            },
-        ),
-        (
-            "g --serial file:a/b",
-            VmConfig {
-                serial: file("a/b"),
-                ..defaults()
-            },
-        ),
-        (
-            "g --pin auto",
-            VmConfig {
-                pin: Some(Pinning::Auto),
-                ..defaults()
-            },
-        ),
-        (
-            "g --pin 0,2-3",
-            VmConfig {
-                pin: cpus(&[0, 2, 3]),
-                ..defaults()
-            },
-        ),
+        ("g --serial null", VmConfig { serial: SerialConfig::Null, ..defaults() }),
+        ("g --serial pty", VmConfig { serial: SerialConfig::Pty, ..defaults() }),
+        ("g --serial file:a/b", VmConfig { serial: file("a/b"), ..defaults() }),
+        ("g --pin auto", VmConfig { pin: Some(Pinning::Auto), ..defaults() }),
+        ("g --pin 0,2-3", VmConfig { pin: cpus(&[0, 2, 3]), ..defaults() }),
         (
             "g --reg rax=0x10 --reg RIP=-1 --reg=rax=1",
             VmConfig {
-                regs: vec![
-                    (Register::Rax, 0x10),
-                    (Register::Rip, u64::MAX),
-                    (Register::Rax, 1),
-                ],
+                regs: vec![(Register::Rax, 0x10), (Register::Rip, u64::MAX), (Register::Rax, 1)],
                 ..defaults()
             },
         ),
@@ -220,38 +102,14 @@ fn bad_values_are_named_in_one_line() {
     for (option, value, reason) in [
         ("--vcpus <N>", "0", "at least 1 vCPU is needed"),
         ("--vcpus <N>", "-1", &format!("'-1' {number}")),
-        (
-            "--vcpus <N>",
-            "65536",
-            "65536 vCPUs are more than the limit of 65535",
-        ),
-        (
-            "--memory <SIZE>",
-            "0",
-            "at least one page of 4 KiB is needed",
-        ),
-        (
-            "--memory <SIZE>",
-            "4097",
-            "4097 bytes are not a whole number of 4 KiB pages",
-        ),
-        (
-            "--memory <SIZE>",
-            "65T",
-            "71468255805440 bytes are more than the limit of 64 TiB",
-        ),
-        (
-            "--memory <SIZE>",
-            "1X",
-            "'X' is not a unit of memory: expected K, M, G or T",
-        ),
+        ("--vcpus <N>", "65536", "65536 vCPUs are more than the limit of 65535"),
+        ("--memory <SIZE>", "0", "at least one page of 4 KiB is needed"),
+        ("--memory <SIZE>", "4097", "4097 bytes are not a whole number of 4 KiB pages"),
+        ("--memory <SIZE>", "65T", "71468255805440 bytes are more than the limit of 64 TiB"),
+        ("--memory <SIZE>", "1X", "'X' is not a unit of memory: expected K, M, G or T"),
         ("--load-addr <ADDR>", "here", &format!("'here' {number}")),
         ("--entry <ADDR>", "-4096", &format!("'-4096' {number}")),
-        (
-            "--entry <ADDR>",
-            "0x1ffffffffffffffff",
-            "0x1ffffffffffffffff does not fit in 64 bits",
-        ),
+        ("--entry <ADDR>", "0x1ffffffffffffffff", "0x1ffffffffffffffff does not fit in 64 bits"),
         ("--reg <NAME=VALUE>", "rax", "expected NAME=VALUE"),
         ("--reg <NAME=VALUE>", "rax=", &format!("'' {number}")),
         (
@@ -260,21 +118,9 @@ fn bad_values_are_named_in_one_line() {
             "'cr3' is not a register: expected rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, \
              r10, r11, r12, r13, r14, r15, rip, rflags",
         ),
-        (
-            "--timeout <DURATION>",
-            "0s",
-            "a time-out must be longer than zero",
-        ),
-        (
-            "--timeout <DURATION>",
-            "0",
-            "a time-out must be longer than zero",
-        ),
-        (
-            "--timeout <DURATION>",
-            "10",
-            "time unit needed, for example 10sec or 10ms",
-        ),
+        ("--timeout <DURATION>", "0s", "a time-out must be longer than zero"),
+        ("--timeout <DURATION>", "0", "a time-out must be longer than zero"),
+        ("--timeout <DURATION>", "10", "time unit needed, for example 10sec or 10ms"),
         ("--serial <WHERE>", "file:", "file: needs a path after it"),
         (
             "--serial <WHERE>",
@@ -283,11 +129,7 @@ fn bad_values_are_named_in_one_line() {
         ),
         ("--pin <CPUS>", "", "at least one CPU is needed"),
         ("--pin <CPUS>", "3-2", "the range 3-2 runs backwards"),
-        (
-            "--pin <CPUS>",
-            "2000",
-            "CPU 2000 is above the highest that can be named, 1023",
-        ),
+        ("--pin <CPUS>", "2000", "CPU 2000 is above the highest that can be named, 1023"),
     ] {
         let (name, _) = option.split_once(' ').unwrap();
         let error = match parse(["minivmm", "g", &format!("{name}={value}")]) {
@@ -308,49 +150,22 @@ fn bad_values_are_named_in_one_line() {
 #[test]
 fn usage_errors() {
     for (line, message) in [
-        (
-            "",
-            "required arguments were not provided:\n  <GUEST|--demo <NAME>|--list-demos|",
-        ),
+        ("", "required arguments were not provided:\n  <GUEST|--demo <NAME>|--list-demos|"),
         ("--vcpus 2", "required arguments were not provided"),
         ("g h", "unexpected argument 'h' found"),
         ("g --vcpu 2", "a similar argument exists: '--vcpus'"),
         ("g --vcpus", "a value is required for '--vcpus <N>'"),
-        (
-            "g --vcpus --pin auto",
-            "a value is required for '--vcpus <N>'",
-        ),
+        ("g --vcpus --pin auto", "a value is required for '--vcpus <N>'"),
         ("g --vcpus -1", "invalid value '-1' for '--vcpus <N>'"),
-        (
-            "g --vcpus 1 --vcpus 2",
-            "'--vcpus <N>' cannot be used multiple times",
-        ),
+        ("g --vcpus 1 --vcpus 2", "'--vcpus <N>' cannot be used multiple times"),
         ("g -v -q", "'--verbose...' cannot be used with '--quiet...'"),
-        (
-            "g --list-demos",
-            "'[GUEST]' cannot be used with '--list-demos'",
-        ),
-        (
-            "g --completions bash",
-            "'[GUEST]' cannot be used with '--completions <SHELL>'",
-        ),
-        (
-            "g --export-demo a b",
-            "'[GUEST]' cannot be used with '--export-demo <NAME> <FILE>'",
-        ),
-        (
-            "--export-demo a",
-            "2 values required for '--export-demo <NAME> <FILE>'",
-        ),
-        (
-            "--completions dos",
-            "[possible values: bash, elvish, fish, powershell, zsh]",
-        ),
+        ("g --list-demos", "'[GUEST]' cannot be used with '--list-demos'"),
+        ("g --completions bash", "'[GUEST]' cannot be used with '--completions <SHELL>'"),
+        ("g --export-demo a b", "'[GUEST]' cannot be used with '--export-demo <NAME> <FILE>'"),
+        ("--export-demo a", "2 values required for '--export-demo <NAME> <FILE>'"),
+        ("--completions dos", "[possible values: bash, elvish, fish, powershell, zsh]"),
         ("g --mode lnog", "a similar value exists: 'long'"),
-        (
-            "g --mode x",
-            "[possible values: real, protected, long, user]",
-        ),
+        ("g --mode x", "[possible values: real, protected, long, user]"),
     ] {
         let error = error_of(line);
         let text = error.to_string();
@@ -363,14 +178,8 @@ fn usage_errors() {
 #[test]
 fn the_other_commands() {
     assert_eq!(parse_line("--list-demos").unwrap(), Command::ListDemos);
-    assert_eq!(
-        parse_line("--list-demos --vcpus 2").unwrap(),
-        Command::ListDemos
-    );
-    assert_eq!(
-        parse_line("--completions zsh").unwrap(),
-        Command::Completions(Shell::Zsh)
-    );
+    assert_eq!(parse_line("--list-demos --vcpus 2").unwrap(), Command::ListDemos);
+    assert_eq!(parse_line("--completions zsh").unwrap(), Command::Completions(Shell::Zsh));
 }
 
 #[test]
@@ -383,18 +192,9 @@ fn every_demo_can_be_run_and_exported() {
         assert_eq!(config.mode, CpuMode::User);
 
         let command = parse_line(&format!("--export-demo {} out.bin", guest.name)).unwrap();
-        assert_eq!(
-            command,
-            Command::ExportDemo {
-                demo: guest,
-                path: "out.bin".into()
-            }
-        );
+        assert_eq!(command, Command::ExportDemo { demo: guest, path: "out.bin".into() });
         let error = error_of(&format!("g --demo {}", guest.name)).to_string();
-        assert!(
-            error.contains("'[GUEST]' cannot be used with '--demo <NAME>'"),
-            "{error}"
-        );
+        assert!(error.contains("'[GUEST]' cannot be used with '--demo <NAME>'"), "{error}");
     }
 }
 
@@ -402,10 +202,7 @@ fn every_demo_can_be_run_and_exported() {
 fn an_unknown_demo_is_refused_with_the_known_ones() {
     for (line, option) in [
         ("--demo no-such-demo", "--demo <NAME>"),
-        (
-            "--export-demo no-such-demo f",
-            "--export-demo <NAME> <FILE>",
-        ),
+        ("--export-demo no-such-demo f", "--export-demo <NAME> <FILE>"),
     ] {
         let error = error_of(line);
         let text = error.to_string();
@@ -447,20 +244,14 @@ fn help_is_no_error_and_shows_defaults_and_exit_codes() {
         let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(words(&text).contains(&default), "no {default} in {text}");
     }
-    assert!(
-        text.contains(EXAMPLES) && text.contains(EXIT_CODES_HELP.trim_end()),
-        "{text}"
-    );
+    assert!(text.contains(EXAMPLES) && text.contains(EXIT_CODES_HELP.trim_end()), "{text}");
 }
 
 #[test]
 fn version_is_no_error() {
     for line in ["--version", "-V"] {
         let version = error_of(line);
-        assert_eq!(
-            version.to_string(),
-            concat!("minivmm ", env!("CARGO_PKG_VERSION"), "\n")
-        );
+        assert_eq!(version.to_string(), concat!("minivmm ", env!("CARGO_PKG_VERSION"), "\n"));
         assert_eq!((version.exit_code(), version.use_stderr()), (0, false));
     }
 }

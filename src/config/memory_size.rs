@@ -31,10 +31,7 @@ pub enum MemorySizeError {
         bytes: u64,
     },
     /// More than [`MemorySize::MAX_BYTES`].
-    #[error(
-        "{bytes} bytes are more than the limit of {}",
-        MemorySize(MemorySize::MAX_BYTES)
-    )]
+    #[error("{bytes} bytes are more than the limit of {}", MemorySize(MemorySize::MAX_BYTES))]
     TooLarge {
         /// The size asked for; a text can ask for more than 64 bits can count.
         bytes: u128,
@@ -60,9 +57,7 @@ impl MemorySize {
         if bytes == 0 {
             Err(MemorySizeError::Zero)
         } else if bytes > Self::MAX_BYTES {
-            Err(MemorySizeError::TooLarge {
-                bytes: bytes.into(),
-            })
+            Err(MemorySizeError::TooLarge { bytes: bytes.into() })
         } else if !bytes.is_multiple_of(Self::PAGE) {
             Err(MemorySizeError::PartialPage { bytes })
         } else {
@@ -126,8 +121,6 @@ fn unit_shift(unit: &str) -> Option<u32> {
         return (unit.is_empty() || unit.eq_ignore_ascii_case("B")).then_some(0);
     };
     let rest = chars.as_str();
-    let known = ["", "B", "iB"]
-        .iter()
-        .any(|suffix| suffix.eq_ignore_ascii_case(rest));
+    let known = ["", "B", "iB"].iter().any(|suffix| suffix.eq_ignore_ascii_case(rest));
     known.then_some(shift)
 }

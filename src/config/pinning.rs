@@ -98,9 +98,9 @@ impl CpuList {
         }
         match cpus.iter().find(|&&cpu| cpu >= Self::LIMIT) {
             // A CPU number that does not fit in 64 bits would be too high just the same.
-            Some(&cpu) => Err(CpuListError::TooHigh {
-                cpu: u64::try_from(cpu).unwrap_or(u64::MAX),
-            }),
+            Some(&cpu) => {
+                Err(CpuListError::TooHigh { cpu: u64::try_from(cpu).unwrap_or(u64::MAX) })
+            }
             None => Ok(Self(cpus)),
         }
     }

@@ -91,10 +91,7 @@ impl FromStr for Register {
     /// Reads a name in either case.
     fn from_str(text: &str) -> Result<Self, UnknownRegister> {
         let named = |register: &Self| register.name().eq_ignore_ascii_case(text);
-        Self::ALL
-            .into_iter()
-            .find(named)
-            .ok_or_else(|| UnknownRegister(text.to_owned()))
+        Self::ALL.into_iter().find(named).ok_or_else(|| UnknownRegister(text.to_owned()))
     }
 }
 

@@ -45,9 +45,7 @@ impl SerialConfig {
             b"file:" => Err(SerialConfigError::EmptyPath),
             bytes => match bytes.strip_prefix(b"file:") {
                 Some(path) => Ok(Self::File(OsStr::from_bytes(path).into())),
-                None => Err(SerialConfigError::Unknown(
-                    text.to_string_lossy().into_owned(),
-                )),
+                None => Err(SerialConfigError::Unknown(text.to_string_lossy().into_owned())),
             },
         }
     }

@@ -26,11 +26,7 @@ fn assert_round_trip<T>(value: &T)
 where
     T: FromStr<Err: Debug + PartialEq> + Display + Debug + PartialEq,
 {
-    assert_eq!(
-        value.to_string().parse::<T>().as_ref(),
-        Ok(value),
-        "printed as {value}"
-    );
+    assert_eq!(value.to_string().parse::<T>().as_ref(), Ok(value), "printed as {value}");
 }
 
 #[test]
@@ -97,12 +93,7 @@ fn vcpu_counts() {
         Err("'two' is not a number: expected decimal, or hexadecimal after 0x"),
     );
     assert_eq!(VcpuCount::new(3).map(VcpuCount::get), Ok(3));
-    assert_eq!(
-        VcpuCount::new(u32::MAX),
-        Err(VcpuCountError::TooMany {
-            count: 4_294_967_295
-        })
-    );
+    assert_eq!(VcpuCount::new(u32::MAX), Err(VcpuCountError::TooMany { count: 4_294_967_295 }));
 }
 
 #[test]
@@ -131,46 +122,19 @@ fn memory_sizes_refused() {
         ("0G", "at least one page of 4 KiB is needed"),
         ("4095", "4095 bytes are not a whole number of 4 KiB pages"),
         ("5K", "5120 bytes are not a whole number of 4 KiB pages"),
-        (
-            "65T",
-            "71468255805440 bytes are more than the limit of 64 TiB",
-        ),
-        (
-            "70368744177665",
-            "70368744177665 bytes are more than the limit of 64 TiB",
-        ),
+        ("65T", "71468255805440 bytes are more than the limit of 64 TiB"),
+        ("70368744177665", "70368744177665 bytes are more than the limit of 64 TiB"),
         // 2^64 bytes, which must not come out as none.
-        (
-            "16777216T",
-            "18446744073709551616 bytes are more than the limit of 64 TiB",
-        ),
-        (
-            "18446744073709551616",
-            "18446744073709551616 does not fit in 64 bits",
-        ),
+        ("16777216T", "18446744073709551616 bytes are more than the limit of 64 TiB"),
+        ("18446744073709551616", "18446744073709551616 does not fit in 64 bits"),
         ("1P", "'P' is not a unit of memory: expected K, M, G or T"),
         ("1Mi", "'Mi' is not a unit of memory: expected K, M, G or T"),
-        (
-            "1  M",
-            "'  M' is not a unit of memory: expected K, M, G or T",
-        ),
-        (
-            "1.5G",
-            "'.5G' is not a unit of memory: expected K, M, G or T",
-        ),
+        ("1  M", "'  M' is not a unit of memory: expected K, M, G or T"),
+        ("1.5G", "'.5G' is not a unit of memory: expected K, M, G or T"),
         ("1iB", "'iB' is not a unit of memory: expected K, M, G or T"),
-        (
-            "M",
-            "'M' is not a number: expected decimal, or hexadecimal after 0x",
-        ),
-        (
-            "",
-            "'' is not a number: expected decimal, or hexadecimal after 0x",
-        ),
-        (
-            "-1M",
-            "'-1M' is not a number: expected decimal, or hexadecimal after 0x",
-        ),
+        ("M", "'M' is not a number: expected decimal, or hexadecimal after 0x"),
+        ("", "'' is not a number: expected decimal, or hexadecimal after 0x"),
+        ("-1M", "'-1M' is not a number: expected decimal, or hexadecimal after 0x"),
     ] {
         assert_reads::<MemorySize>(text, Err(message));
     }
@@ -212,10 +176,8 @@ fn registers() {
     assert_reads("RFlags", Ok(Register::Rflags));
     assert_reads::<Register>(
         "eax",
-        Err(
-            "'eax' is not a register: expected rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, \
-             r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags",
-        ),
+        Err("'eax' is not a register: expected rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, \
+             r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags"),
     );
 }
 
@@ -235,10 +197,7 @@ fn serial_connections() {
         Err("'' is not a serial connection: expected stdio, null, pty or file:PATH"),
     );
     let not_utf8 = SerialConfig::from_os_str(OsStr::from_bytes(b"file:\xff"));
-    assert_eq!(
-        not_utf8,
-        Ok(SerialConfig::File(OsStr::from_bytes(b"\xff").into()))
-    );
+    assert_eq!(not_utf8, Ok(SerialConfig::File(OsStr::from_bytes(b"\xff").into())));
 }
 
 #[test]
@@ -259,31 +218,16 @@ fn cpu_lists() {
         ("a", "'a' is neither a CPU number nor a range such as 2-3"),
         ("1-", "'1-' is neither a CPU number nor a range such as 2-3"),
         ("-1", "'-1' is neither a CPU number nor a range such as 2-3"),
-        (
-            "1-2-3",
-            "'1-2-3' is neither a CPU number nor a range such as 2-3",
-        ),
-        (
-            "0, 1",
-            "' 1' is neither a CPU number nor a range such as 2-3",
-        ),
+        ("1-2-3", "'1-2-3' is neither a CPU number nor a range such as 2-3"),
+        ("0, 1", "' 1' is neither a CPU number nor a range such as 2-3"),
         ("3-1", "the range 3-1 runs backwards"),
-        (
-            "1024",
-            "CPU 1024 is above the highest that can be named, 1023",
-        ),
-        (
-            "0-999999999999",
-            "CPU 999999999999 is above the highest that can be named, 1023",
-        ),
+        ("1024", "CPU 1024 is above the highest that can be named, 1023"),
+        ("0-999999999999", "CPU 999999999999 is above the highest that can be named, 1023"),
     ] {
         assert_reads::<CpuList>(text, Err(message));
     }
     assert_eq!(CpuList::new(vec![]), Err(CpuListError::Empty));
-    assert_eq!(
-        CpuList::new(vec![0, 1024]),
-        Err(CpuListError::TooHigh { cpu: 1024 })
-    );
+    assert_eq!(CpuList::new(vec![0, 1024]), Err(CpuListError::TooHigh { cpu: 1024 }));
 }
 
 #[test]
@@ -293,10 +237,7 @@ fn pinning_goes_round_and_round() {
         [0, 1, 2, u32::MAX].map(|vcpu| pinning.cpu_for(VcpuId(vcpu), available))
     };
     assert_eq!(cpus(&list, &[]), [Some(5), Some(7), Some(5), Some(7)]);
-    assert_eq!(
-        cpus(&Pinning::Auto, &[1, 3, 4]),
-        [Some(1), Some(3), Some(4), Some(1)]
-    );
+    assert_eq!(cpus(&Pinning::Auto, &[1, 3, 4]), [Some(1), Some(3), Some(4), Some(1)]);
     assert_eq!(cpus(&Pinning::Auto, &[]), [None; 4]);
     assert_reads("AUTO", Ok(Pinning::Auto));
     assert_round_trip(&Pinning::Auto);
@@ -325,12 +266,7 @@ fn the_defaults_of_a_file() {
 fn a_demo_starts_in_its_own_mode() {
     use minivmm_guests::{Guest, Mode};
 
-    static DEMO: Guest = Guest {
-        name: "demo",
-        summary: "",
-        mode: Mode::User,
-        image: &[],
-    };
+    static DEMO: Guest = Guest { name: "demo", summary: "", mode: Mode::User, image: &[] };
     assert_eq!(VmConfig::new(GuestSource::Demo(&DEMO)).mode, CpuMode::User);
     let modes = [Mode::Real, Mode::Protected, Mode::Long, Mode::User].map(CpuMode::from);
     assert_eq!(modes, CpuMode::ALL);

@@ -68,10 +68,7 @@ mod tests {
     fn parse<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<u8>, Option<Action>) {
         let mut parser = EscapeParser::default();
         let mut guest = Vec::new();
-        let found = pieces
-            .into_iter()
-            .map(|piece| parser.feed(piece, &mut guest))
-            .max();
+        let found = pieces.into_iter().map(|piece| parser.feed(piece, &mut guest)).max();
         (guest, found.flatten())
     }
 

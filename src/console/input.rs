@@ -61,26 +61,17 @@ impl ConsoleInput {
 
     /// Every byte of `fd`.
     pub(super) fn plain(fd: OwnedFd) -> Self {
-        Self {
-            source: Some(fd),
-            ..Self::none()
-        }
+        Self { source: Some(fd), ..Self::none() }
     }
 
     /// What a person types at the terminal `fd`, without the key sequences.
     pub(super) fn terminal(fd: OwnedFd) -> Self {
-        Self {
-            escapes: Some(EscapeParser::default()),
-            ..Self::plain(fd)
-        }
+        Self { escapes: Some(EscapeParser::default()), ..Self::plain(fd) }
     }
 
     /// Every byte of a pseudo-terminal's master, whose slave stays open as long.
     pub(super) fn pty(master: OwnedFd, slave: OwnedFd) -> Self {
-        Self {
-            _pty_slave: Some(slave),
-            ..Self::plain(master)
-        }
+        Self { _pty_slave: Some(slave), ..Self::plain(master) }
     }
 
     /// The descriptor to poll for POLLIN while the guest has room for `room` bytes.
@@ -109,11 +100,7 @@ impl ConsoleInput {
             && is_readable(fd)
         {
             let mut chunk = [0; CHUNK];
-            let limit = if self.escapes.is_some() {
-                CHUNK
-            } else {
-                CHUNK.min(room)
-            };
+            let limit = if self.escapes.is_some() { CHUNK } else { CHUNK.min(room) };
             match unistd::read(fd, &mut chunk[..limit]) {
                 Ok(0) => self.source = None,
                 // How the read of a terminal that has hung up fails.
@@ -132,10 +119,7 @@ impl ConsoleInput {
         let len = room.min(self.ahead.len());
         self.given.clear();
         self.given.extend(self.ahead.drain(..len));
-        Ok(Input {
-            bytes: &self.given,
-            action,
-        })
+        Ok(Input { bytes: &self.given, action })
     }
 }
 

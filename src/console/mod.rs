@@ -62,10 +62,8 @@ impl Console {
             }
             SerialConfig::Null => Ok(Self::output_only(None)),
             SerialConfig::File(path) => {
-                let file = File::create(path).map_err(|source| ConsoleError::File {
-                    path: path.clone(),
-                    source,
-                })?;
+                let file = File::create(path)
+                    .map_err(|source| ConsoleError::File { path: path.clone(), source })?;
                 Ok(Self::output_only(Some(file.into())))
             }
             SerialConfig::Pty => Self::pty().map_err(ConsoleError::Pty),
@@ -93,25 +91,14 @@ impl Console {
         } else {
             (ConsoleInput::plain(input), None)
         };
-        Ok(Self {
-            input,
-            terminal,
-            ..Self::output_only(Some(output))
-        })
+        Ok(Self { input, terminal, ..Self::output_only(Some(output)) })
     }
 
     fn pty() -> io::Result<Self> {
-        let Pty {
-            master,
-            slave,
-            path,
-        } = Pty::open()?;
+        let Pty { master, slave, path } = Pty::open()?;
         Ok(Self {
             input: ConsoleInput::pty(master.try_clone()?, slave.try_clone()?),
-            output: ConsoleOutput {
-                sink: Some(master),
-                _pty_slave: Some(slave),
-            },
+            output: ConsoleOutput { sink: Some(master), _pty_slave: Some(slave) },
             terminal: None,
             pty_path: Some(path),
         })
@@ -120,10 +107,7 @@ impl Console {
     fn output_only(sink: Option<OwnedFd>) -> Self {
         Self {
             input: ConsoleInput::none(),
-            output: ConsoleOutput {
-                sink,
-                _pty_slave: None,
-            },
+            output: ConsoleOutput { sink, _pty_slave: None },
             terminal: None,
             pty_path: None,
         }
@@ -139,14 +123,22 @@ pub struct ConsoleOutput {
     _pty_slave: Option<OwnedFd>,
 }
 
-impl ConsoleOutput {
-    /// Writes the first bytes of `bytes` with one write(2), waiting for the reader if need be, and
-    /// returns how many.
+/// Where the guest's output goes: one write(2) a call. The console's in the program, others in
+/// tests.
+pub trait Output: Send {
+    /// Writes the first bytes of `bytes`, waiting for the reader if need be, and returns how many.
     ///
+    /// # Errors
+    ///
+    /// What write(2) says; [`io::ErrorKind::Interrupted`] if a signal ended the waiting.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+}
+
+impl Output for ConsoleOutput {
     /// A signal ends the waiting with [`io::ErrorKind::Interrupted`], which is not retried here:
     /// this is how the caller is got out of a write to a reader that never reads. A signal just
     /// before the waiting starts is missed, so whoever sends it repeats it until it has worked.
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(sink) = &self.sink else {
             return Ok(bytes.len());
         };
@@ -154,10 +146,7 @@ impl ConsoleOutput {
             match unistd::write(sink, bytes) {
                 // Someone else with this open file has set O_NONBLOCK, and is entitled to.
                 Err(Errno::EAGAIN) => {
-                    poll(
-                        &mut [PollFd::new(sink.as_fd(), PollFlags::POLLOUT)],
-                        PollTimeout::NONE,
-                    )?;
+                    poll(&mut [PollFd::new(sink.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE)?;
                 }
                 written => return Ok(written?),
             }

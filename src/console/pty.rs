@@ -47,10 +47,6 @@ impl Pty {
         cfmakeraw(&mut mode);
         set_mode(slave.as_fd(), &mode)?;
 
-        Ok(Self {
-            master: master.into(),
-            slave,
-            path,
-        })
+        Ok(Self { master: master.into(), slave, path })
     }
 }

@@ -33,12 +33,7 @@ impl TerminalGuard {
     /// Fails if `fd` is no terminal.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         // The guard first: should setting the mode fail half-way, dropping it restores.
-        let guard = Self {
-            terminal: Arc::new(Terminal {
-                fd,
-                saved: Mutex::new(None),
-            }),
-        };
+        let guard = Self { terminal: Arc::new(Terminal { fd, saved: Mutex::new(None) }) };
         guard.resume()?;
         Ok(guard)
     }

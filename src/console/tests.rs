@@ -31,10 +31,7 @@ fn all_bytes() -> Vec<u8> {
 }
 
 fn output_to(sink: impl Into<OwnedFd>) -> ConsoleOutput {
-    ConsoleOutput {
-        sink: Some(sink.into()),
-        _pty_slave: None,
-    }
+    ConsoleOutput { sink: Some(sink.into()), _pty_slave: None }
 }
 
 fn write_all(output: &mut ConsoleOutput, mut bytes: &[u8]) {
@@ -109,14 +106,8 @@ fn alone(name: &str, shell: &str, body: impl FnOnce()) {
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    let (out, err) = (
-        String::from_utf8_lossy(&run.stdout),
-        String::from_utf8_lossy(&run.stderr),
-    );
-    assert!(
-        run.status.success() && out.contains(" 1 passed"),
-        "{out}\n{err}"
-    );
+    let (out, err) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success() && out.contains(" 1 passed"), "{out}\n{err}");
 }
 
 mod sinks {
@@ -127,13 +118,7 @@ mod sinks {
         let mut console = Console::open(&SerialConfig::Null).unwrap();
         assert_eq!(console.output.write(&[0; 5000]).unwrap(), 5000);
         assert!(console.input.fd(1).is_none());
-        assert_eq!(
-            console.input.read(1).unwrap(),
-            Input {
-                bytes: b"",
-                action: None
-            }
-        );
+        assert_eq!(console.input.read(1).unwrap(), Input { bytes: b"", action: None });
         assert!(console.terminal.is_none() && console.pty_path().is_none());
     }
 
@@ -156,10 +141,7 @@ mod sinks {
         for (path, cause) in [(dir.path(), "Is a directory"), (&missing, "No such file")] {
             let error = Console::open(&SerialConfig::File(path.to_owned())).unwrap_err();
             let text = error.to_string();
-            assert!(
-                text.contains(path.to_str().unwrap()) && text.contains(cause),
-                "{text}"
-            );
+            assert!(text.contains(path.to_str().unwrap()) && text.contains(cause), "{text}");
             assert!(error.source().is_some());
         }
     }
@@ -223,19 +205,13 @@ mod sinks {
     fn a_signal_interrupts_a_write_that_waits() {
         let (_reader, writer, _) = full_pipe();
         fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
-        assert_eq!(
-            interrupt(output_to(writer)).kind(),
-            io::ErrorKind::Interrupted
-        );
+        assert_eq!(interrupt(output_to(writer)).kind(), io::ErrorKind::Interrupted);
     }
 
     #[test]
     fn a_signal_interrupts_the_wait_for_a_nonblocking_sink() {
         let (_reader, writer, _) = full_pipe();
-        assert_eq!(
-            interrupt(output_to(writer)).kind(),
-            io::ErrorKind::Interrupted
-        );
+        assert_eq!(interrupt(output_to(writer)).kind(), io::ErrorKind::Interrupted);
     }
 }
 
@@ -250,11 +226,7 @@ mod sources {
             (&writer).write_all(&text).unwrap();
             let mut input = ConsoleInput::plain(reader.into());
             assert_eq!(read_exactly(&mut input, room, text.len()), text);
-            assert_eq!(
-                input.read(room).unwrap().bytes,
-                b"",
-                "an empty pipe does not make it wait"
-            );
+            assert_eq!(input.read(room).unwrap().bytes, b"", "an empty pipe does not make it wait");
             assert!(input.fd(room).is_some());
             drop(writer);
             assert_eq!(read_to_end(&mut input, room), b"");
@@ -276,40 +248,25 @@ mod sources {
         let (reader, mut writer) = io::pipe().unwrap();
         writer.write_all(b"\x01x").unwrap();
         let mut input = ConsoleInput::plain(reader.into());
-        assert_eq!(
-            input.read(8).unwrap(),
-            Input {
-                bytes: b"\x01x",
-                action: None
-            }
-        );
+        assert_eq!(input.read(8).unwrap(), Input { bytes: b"\x01x", action: None });
     }
 
     #[test]
     fn dev_null_and_files_end() {
         assert_eq!(
-            read_to_end(
-                &mut ConsoleInput::plain(File::open("/dev/null").unwrap().into()),
-                1
-            ),
+            read_to_end(&mut ConsoleInput::plain(File::open("/dev/null").unwrap().into()), 1),
             b""
         );
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&all_bytes()).unwrap();
         io::Seek::rewind(&mut file).unwrap();
-        assert_eq!(
-            read_to_end(&mut ConsoleInput::plain(file.into()), 16),
-            all_bytes()
-        );
+        assert_eq!(read_to_end(&mut ConsoleInput::plain(file.into()), 16), all_bytes());
     }
 
     #[test]
     fn an_error_is_returned_once_and_ends_the_input() {
         let mut input = ConsoleInput::plain(File::open("/").unwrap().into());
-        assert_eq!(
-            input.read(1).unwrap_err().kind(),
-            io::ErrorKind::IsADirectory
-        );
+        assert_eq!(input.read(1).unwrap_err().kind(), io::ErrorKind::IsADirectory);
         assert!(input.fd(1).is_none());
         assert_eq!(input.read(1).unwrap().bytes, b"");
     }
@@ -352,21 +309,13 @@ mod pseudo_terminal {
 
         user.write_all(&all_bytes()).unwrap();
         assert_eq!(read_exactly(&mut console.input, 16, 256), all_bytes());
-        assert_eq!(
-            console.input.read(16).unwrap().bytes,
-            b"",
-            "no echo of the output"
-        );
+        assert_eq!(console.input.read(16).unwrap().bytes, b"", "no echo of the output");
     }
 
     #[test]
     fn users_may_come_and_go() {
         let mut console = Console::open(&SerialConfig::Pty).unwrap();
-        assert_eq!(
-            console.input.read(1).unwrap().bytes,
-            b"",
-            "before the first"
-        );
+        assert_eq!(console.input.read(1).unwrap().bytes, b"", "before the first");
         for _ in 0..2 {
             let mut user = attach(&console);
             user.write_all(b"in").unwrap();
@@ -386,21 +335,12 @@ mod pseudo_terminal {
     fn each_half_works_without_the_other() {
         let console = Console::open(&SerialConfig::Pty).unwrap();
         let path = console.pty_path().unwrap().to_owned();
-        let Console {
-            mut input, output, ..
-        } = console;
+        let Console { mut input, output, .. } = console;
         drop(output);
-        File::options()
-            .write(true)
-            .open(&path)
-            .unwrap()
-            .write_all(b"x")
-            .unwrap();
+        File::options().write(true).open(&path).unwrap().write_all(b"x").unwrap();
         assert_eq!(read_exactly(&mut input, 1, 1), b"x");
 
-        let Console {
-            input, mut output, ..
-        } = Console::open(&SerialConfig::Pty).unwrap();
+        let Console { input, mut output, .. } = Console::open(&SerialConfig::Pty).unwrap();
         drop(input);
         assert_eq!(output.write(b"x").unwrap(), 1);
     }
@@ -431,9 +371,7 @@ mod terminal_mode {
         assert!(user.contains(OutputFlags::OPOST | OutputFlags::ONLCR));
         let _guard = guard(&terminal);
         assert_eq!(mode(&terminal).output_flags, user);
-        File::from(terminal.try_clone().unwrap())
-            .write_all(b"one\ntwo")
-            .unwrap();
+        File::from(terminal.try_clone().unwrap()).write_all(b"one\ntwo").unwrap();
         let mut shown = [0; 8];
         screen.read_exact(&mut shown).unwrap();
         assert_eq!(&shown, b"one\r\ntwo");
@@ -539,32 +477,21 @@ mod terminal_mode {
                 // The first terminal that a session leader opens is its controlling terminal.
                 setsid().unwrap();
                 let pty = Pty::open().unwrap();
-                let terminal: OwnedFd = OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .open(&pty.path)
-                    .unwrap()
-                    .into();
+                let terminal: OwnedFd =
+                    OpenOptions::new().read(true).write(true).open(&pty.path).unwrap().into();
                 let mut cooked = mode(&terminal);
-                cooked
-                    .local_flags
-                    .insert(LocalFlags::ECHO | LocalFlags::ICANON);
+                cooked.local_flags.insert(LocalFlags::ECHO | LocalFlags::ICANON);
                 tcsetattr(&terminal, SetArg::TCSANOW, &cooked).unwrap();
                 let user = mode(&terminal);
-                let mut job = Command::new("cat")
-                    .process_group(0)
-                    .stdin(Stdio::piped())
-                    .spawn()
-                    .unwrap();
+                let mut job =
+                    Command::new("cat").process_group(0).stdin(Stdio::piped()).spawn().unwrap();
                 let other = Pid::from_raw(i32::try_from(job.id()).unwrap());
 
                 // Started in the background: no raw mode, no input, until it is in the foreground.
                 give_to(&terminal, other);
                 let started = guard(&terminal);
                 let mut input = ConsoleInput::terminal(terminal.try_clone().unwrap());
-                File::from(pty.master.try_clone().unwrap())
-                    .write_all(b"for cat\n")
-                    .unwrap();
+                File::from(pty.master.try_clone().unwrap()).write_all(b"for cat\n").unwrap();
                 assert!(input.fd(1).is_none());
                 assert_eq!(input.read(1).unwrap().bytes, b"");
                 started.resume().unwrap();
@@ -641,13 +568,7 @@ mod at_the_terminal {
         assert_eq!(next_action(&mut console.input, 8), Action::Help);
         keyboard.write_all(b"\x01").unwrap();
         wait(&console.input, 8);
-        assert_eq!(
-            console.input.read(8).unwrap(),
-            Input {
-                bytes: b"",
-                action: None
-            }
-        );
+        assert_eq!(console.input.read(8).unwrap(), Input { bytes: b"", action: None });
         keyboard.write_all(b"x").unwrap();
         assert_eq!(next_action(&mut console.input, 8), Action::Quit);
     }
@@ -699,12 +620,6 @@ mod at_the_terminal {
         let (keyboard, mut console) = console();
         drop(keyboard);
         assert_eq!(read_to_end(&mut console.input, 8), b"");
-        assert_eq!(
-            console.input.read(8).unwrap(),
-            Input {
-                bytes: b"",
-                action: None
-            }
-        );
+        assert_eq!(console.input.read(8).unwrap(), Input { bytes: b"", action: None });
     }
 }

@@ -208,6 +208,7 @@ impl Serve for DeviceSet {
 
     fn needs_thread(&self) -> bool {
         self.com1.output_len() > 0
+            || self.com1.calls_for_input()
             || self.unknown.has_notices()
             || (!self.timer_seen && self.com1.next_tick().is_some())
     }

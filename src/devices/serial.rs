@@ -25,6 +25,8 @@ pub struct SerialPort {
     output: Vec<u8>,
     input: VecDeque<u8>,
     input_limit: usize,
+    /// The console has more input than there was room for.
+    input_waits: bool,
     irq: Box<dyn IrqLine>,
     level: bool,
     /// Read without the devices by vCPUs that decide whether a write may be posted.
@@ -41,6 +43,7 @@ impl SerialPort {
             output: Vec::new(),
             input: VecDeque::new(),
             input_limit,
+            input_waits: false,
             irq,
             level: false,
             interrupts_enabled: Arc::default(),
@@ -96,6 +99,25 @@ impl SerialPort {
     /// Bytes that [`push_input`](Self::push_input) takes now.
     pub fn input_room(&self) -> usize {
         self.input_limit.saturating_sub(self.input.len())
+    }
+
+    /// The same, and if it is none the console wants to be called when there is some.
+    pub fn wanted_input(&mut self) -> usize {
+        let room = self.input_room();
+        self.input_waits = room == 0;
+        room
+    }
+
+    /// Whether the console waits for room and there is some: it is to be called.
+    pub fn calls_for_input(&self) -> bool {
+        self.input_waits && self.input_room() > 0
+    }
+
+    /// The same, and it is called.
+    pub fn take_input_call(&mut self) -> bool {
+        let calls = self.calls_for_input();
+        self.input_waits &= !calls;
+        calls
     }
 
     /// Bytes arrive on the line; the caller keeps to [`input_room`](Self::input_room).

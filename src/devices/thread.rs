@@ -11,8 +11,10 @@ use std::io;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::console::Output;
 use crate::devices::DeviceSet;
 use crate::devices::queue::{DeviceQueue, Round};
+use crate::events::Event;
 
 /// The first nap after work was found.
 const NAP_MIN: Duration = Duration::from_micros(200);
@@ -25,17 +27,6 @@ const FLUSH_LEN: usize = 4096;
 /// ... or when it has waited this long; less than both only if no more is coming, so that a
 /// prompt shows at once and a flood makes few write(2) calls.
 const FLUSH_AGE: Duration = Duration::from_millis(50);
-
-/// Where the guest's output goes: one write(2) a call.
-pub trait Output: Send {
-    /// Writes some of `bytes` and returns how many. May block; a signal to the thread ends it
-    /// with [`io::ErrorKind::Interrupted`].
-    ///
-    /// # Errors
-    ///
-    /// What write(2) says.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
-}
 
 /// What the device thread is to do; the states follow one another and never go back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,7 +105,7 @@ pub struct DeviceThread<'a> {
     queue: &'a DeviceQueue<DeviceSet>,
     control: &'a DeviceControl,
     output: Box<dyn Output>,
-    on_failure: Box<dyn FnMut(io::Error) + Send + 'a>,
+    on_event: Box<dyn FnMut(Event) + 'a>,
     /// Output failed: from then on it is only counted.
     failed: bool,
     lost: u64,
@@ -159,18 +150,19 @@ struct Found {
 }
 
 impl<'a> DeviceThread<'a> {
-    /// A thread that writes to `output` and tells `on_failure` if that fails.
+    /// A thread that writes to `output` and tells `on_event` if that fails, and when the guest
+    /// has made room for input that waits.
     pub fn new(
         queue: &'a DeviceQueue<DeviceSet>,
         control: &'a DeviceControl,
         output: Box<dyn Output>,
-        on_failure: impl FnMut(io::Error) + Send + 'a,
+        on_event: impl FnMut(Event) + 'a,
     ) -> Self {
         Self {
             queue,
             control,
             output,
-            on_failure: Box::new(on_failure),
+            on_event: Box::new(on_event),
             failed: false,
             lost: 0,
             batch: Vec::new(),
@@ -231,6 +223,7 @@ impl<'a> DeviceThread<'a> {
     fn round(&mut self, at_once: bool) -> Round<Found> {
         let Self { queue, pacing, batch, .. } = self;
         let mut notices = Vec::new();
+        let mut input_room = false;
         let round = queue.round(|devices| {
             let len = devices.com1().output_len();
             let due = pacing.is_due(len, Instant::now()) || (at_once && len > 0);
@@ -239,9 +232,13 @@ impl<'a> DeviceThread<'a> {
                 pacing.waiting_len = 0;
             }
             notices = devices.unknown().take_notices();
+            input_room = devices.com1().take_input_call();
             Found { output_left: devices.com1().output_len() > 0, timer: devices.tick() }
         });
         self.pacing.posted = round.posted;
+        if input_room {
+            (self.on_event)(Event::InputRoom);
+        }
         for notice in notices {
             log::warn!(target: "minivmm::devices", "{notice}");
         }
@@ -262,7 +259,7 @@ impl<'a> DeviceThread<'a> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     self.failed = true;
-                    (self.on_failure)(error);
+                    (self.on_event)(Event::OutputFailed(error));
                 }
             }
         }

@@ -347,15 +347,10 @@ impl Uart16550 {
         if !self.looped() {
             return msr::CTS | msr::DSR | msr::DCD;
         }
-        [
-            (mcr::RTS, msr::CTS),
-            (mcr::DTR, msr::DSR),
-            (mcr::OUT1, msr::RI),
-            (mcr::OUT2, msr::DCD),
-        ]
-        .into_iter()
-        .filter(|(output, _)| self.mcr & output != 0)
-        .fold(0, |inputs, (_, input)| inputs | input)
+        [(mcr::RTS, msr::CTS), (mcr::DTR, msr::DSR), (mcr::OUT1, msr::RI), (mcr::OUT2, msr::DCD)]
+            .into_iter()
+            .filter(|(output, _)| self.mcr & output != 0)
+            .fold(0, |inputs, (_, input)| inputs | input)
     }
 }
 

@@ -58,16 +58,10 @@ impl CpuidTemplate {
     ///
     /// If the table has no room for the topology leaves.
     pub fn new(supported: &[kvm_cpuid_entry2], vcpus: VcpuCount) -> Result<Self, CpuidError> {
-        let topology = Topology {
-            cores: vcpus.get(),
-            amd: is_amd(supported),
-        };
+        let topology = Topology { cores: vcpus.get(), amd: is_amd(supported) };
         let is_topology = |function| matches!(function, leaf::TOPOLOGY | leaf::TOPOLOGY_V2);
-        let mut entries: Vec<_> = supported
-            .iter()
-            .filter(|entry| !is_topology(entry.function))
-            .copied()
-            .collect();
+        let mut entries: Vec<_> =
+            supported.iter().filter(|entry| !is_topology(entry.function)).copied().collect();
         for entry in &mut entries {
             topology.patch(entry);
         }
@@ -77,9 +71,8 @@ impl CpuidTemplate {
                 entries.extend(topology.levels(function));
             }
         }
-        let common = CpuId::from_entries(&entries).map_err(|_| CpuidError {
-            count: entries.len(),
-        })?;
+        let common =
+            CpuId::from_entries(&entries).map_err(|_| CpuidError { count: entries.len() })?;
         Ok(Self { common })
     }
 
@@ -162,17 +155,15 @@ impl Topology {
     /// with its type, the id bits below the next level and the logical processors in it.
     fn levels(self, function: u32) -> impl Iterator<Item = kvm_cpuid_entry2> {
         let levels = [(1, 0, 1), (2, self.core_bits(), self.cores), (0, 0, 0)];
-        (0..).zip(levels).map(
-            move |(index, (level_type, shift, processors))| kvm_cpuid_entry2 {
-                function,
-                index,
-                flags: KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
-                eax: shift,
-                ebx: processors,
-                ecx: level_type << 8 | index,
-                ..kvm_cpuid_entry2::default()
-            },
-        )
+        (0..).zip(levels).map(move |(index, (level_type, shift, processors))| kvm_cpuid_entry2 {
+            function,
+            index,
+            flags: KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+            eax: shift,
+            ebx: processors,
+            ecx: level_type << 8 | index,
+            ..kvm_cpuid_entry2::default()
+        })
     }
 }
 
@@ -185,9 +176,7 @@ fn find(entries: &[kvm_cpuid_entry2], function: u32) -> Option<&kvm_cpuid_entry2
 fn is_amd(supported: &[kvm_cpuid_entry2]) -> bool {
     find(supported, leaf::VENDOR).is_some_and(|entry| {
         let vendor = [entry.ebx, entry.edx, entry.ecx].map(u32::to_le_bytes);
-        [b"AuthenticAMD", b"HygonGenuine"]
-            .iter()
-            .any(|amd| vendor.as_flattened() == *amd)
+        [b"AuthenticAMD", b"HygonGenuine"].iter().any(|amd| vendor.as_flattened() == *amd)
     })
 }
 
@@ -204,11 +193,7 @@ fn with_bits(register: u32, shift: u32, width: u32, value: u32) -> u32 {
 }
 
 fn with_flag(register: u32, flag: u32, on: bool) -> u32 {
-    if on {
-        register | flag
-    } else {
-        register & !flag
-    }
+    if on { register | flag } else { register & !flag }
 }
 
 #[cfg(test)]

@@ -70,11 +70,7 @@ fn to_kvm_segment(segment: Segment) -> kvm_segment {
 }
 
 fn to_kvm_dtable(table: TableRegister) -> kvm_dtable {
-    kvm_dtable {
-        base: table.base,
-        limit: table.limit,
-        padding: [0; 3],
-    }
+    kvm_dtable { base: table.base, limit: table.limit, padding: [0; 3] }
 }
 
 #[cfg(test)]
@@ -84,12 +80,8 @@ mod tests {
 
     #[test]
     fn every_attribute_goes_to_its_field() {
-        let code64 = Segment {
-            selector: 0x23,
-            base: 0x1234,
-            limit: 0xffff_ffff,
-            attributes: 0xa0fb,
-        };
+        let code64 =
+            Segment { selector: 0x23, base: 0x1234, limit: 0xffff_ffff, attributes: 0xa0fb };
         let expected = kvm_segment {
             base: 0x1234,
             limit: 0xffff_ffff,
@@ -106,14 +98,8 @@ mod tests {
             padding: 0,
         };
         assert_eq!(to_kvm_segment(code64), expected);
-        let data32 = to_kvm_segment(Segment {
-            attributes: 0x5093,
-            ..code64
-        });
-        assert_eq!(
-            (data32.l, data32.db, data32.g, data32.avl, data32.dpl),
-            (0, 1, 0, 1, 0)
-        );
+        let data32 = to_kvm_segment(Segment { attributes: 0x5093, ..code64 });
+        assert_eq!((data32.l, data32.db, data32.g, data32.avl, data32.dpl), (0, 1, 0, 1, 0));
         let none = to_kvm_segment(Segment::default());
         assert_eq!((none.present, none.unusable), (0, 1));
     }
@@ -154,10 +140,7 @@ mod tests {
 
     #[test]
     fn what_is_no_entry_state_stays() {
-        let segment = |selector| Segment {
-            selector,
-            ..Segment::default()
-        };
+        let segment = |selector| Segment { selector, ..Segment::default() };
         let state = EntryState {
             cs: segment(1),
             ds: segment(2),
@@ -168,35 +151,21 @@ mod tests {
             tr: segment(7),
             ldtr: segment(8),
             gdtr: TableRegister { base: 9, limit: 10 },
-            idtr: TableRegister {
-                base: 11,
-                limit: 12,
-            },
+            idtr: TableRegister { base: 11, limit: 12 },
             cr0: 13,
             cr3: 14,
             cr4: 15,
             efer: 16,
             regs: Registers::default(),
         };
-        let mut sregs = kvm_sregs {
-            apic_base: 0xfee0_0900,
-            cr8: 3,
-            ..kvm_sregs::default()
-        };
+        let mut sregs = kvm_sregs { apic_base: 0xfee0_0900, cr8: 3, ..kvm_sregs::default() };
         apply_sregs(&state, &mut sregs);
         assert_eq!((sregs.apic_base, sregs.cr8), (0xfee0_0900, 3));
-        let segments = [
-            sregs.cs, sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss, sregs.tr, sregs.ldt,
-        ];
-        assert_eq!(
-            segments.map(|segment| segment.selector),
-            [1, 2, 3, 4, 5, 6, 7, 8]
-        );
+        let segments =
+            [sregs.cs, sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss, sregs.tr, sregs.ldt];
+        assert_eq!(segments.map(|segment| segment.selector), [1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!((sregs.gdt.base, sregs.gdt.limit), (9, 10));
         assert_eq!((sregs.idt.base, sregs.idt.limit), (11, 12));
-        assert_eq!(
-            (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer),
-            (13, 14, 15, 16)
-        );
+        assert_eq!((sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer), (13, 14, 15, 16));
     }
 }

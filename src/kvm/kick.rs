@@ -31,7 +31,8 @@ pub fn install_handler() {
         action.sa_sigaction = interrupt_only as extern "C" fn(libc::c_int) as usize;
         // SAFETY: `action` is valid and its handler, which does nothing, is
         // async-signal-safe.
-        let result = unsafe { libc::sigaction(kick_signal(), &raw const action, std::ptr::null_mut()) };
+        let result =
+            unsafe { libc::sigaction(kick_signal(), &raw const action, std::ptr::null_mut()) };
         // The only errors are a bad signal number and a bad pointer.
         debug_assert_eq!(result, 0);
     });

@@ -10,8 +10,7 @@ use std::ptr::NonNull;
 use kvm_bindings::{
     KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IO, KVM_EXIT_IO_OUT,
     KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, KVM_INTERNAL_ERROR_EMULATION,
-    KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES, kvm_regs, kvm_run, kvm_segment,
-    kvm_sregs,
+    KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES, kvm_regs, kvm_run, kvm_segment, kvm_sregs,
 };
 use kvm_ioctls::VcpuFd;
 
@@ -80,7 +79,9 @@ impl VcpuRun for KvmVcpu {
         // is at kvm_run + data_offset", at most one page of it), which lives as long as
         // `self`, is borrowed here for as long as the slice, and is not written by KVM until
         // the next KVM_RUN. The slice does not hold `immediate_exit`.
-        unsafe { std::slice::from_raw_parts_mut(std::ptr::from_mut(run).cast::<u8>().add(offset), len) }
+        unsafe {
+            std::slice::from_raw_parts_mut(std::ptr::from_mut(run).cast::<u8>().add(offset), len)
+        }
     }
 
     fn registers(&mut self) -> Option<Box<Registers>> {
@@ -200,12 +201,8 @@ mod tests {
             count: 16,
             data_offset: 4096,
         };
-        let expected = PioExit {
-            port: PioAddr(0x3f8),
-            direction: Direction::Read,
-            size: 2,
-            count: 16,
-        };
+        let expected =
+            PioExit { port: PioAddr(0x3f8), direction: Direction::Read, size: 2, count: 16 };
         assert_eq!(translate(&run), VmExit::Pio(expected));
         assert_eq!(KvmVcpu::data_place(&run), (4096, 32));
     }

@@ -8,14 +8,13 @@ use std::path::Path;
 use std::thread;
 
 use kvm_bindings::{KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
-use kvm_ioctls::{Cap, Kvm, VmFd};
+use kvm_ioctls::{Kvm, VmFd};
 
 use crate::boot::{self, BootError, EntryPlan};
 use crate::config::{VcpuCount, VmConfig};
 use crate::exit::VcpuId;
 use crate::kvm::cpuid::{self, CpuidError, CpuidTemplate};
 use crate::kvm::entry::{apply_sregs, to_kvm_regs};
-use crate::kvm::kick;
 use crate::kvm::vcpu::KvmVcpu;
 use crate::memory::GuestMemory;
 use crate::vcpu::{BuildVcpu, VcpuError};
@@ -144,16 +143,18 @@ impl KvmVm {
         check_vcpus(kvm, config.vcpus)?;
         // KVM_GET_SUPPORTED_CPUID and KVM_CREATE_VM take the longest of all calls before the
         // guest runs, and about equally long; they need nothing of each other.
-        thread::scope(|scope| {
-            let cpuid = scope.spawn(|| CpuidTemplate::new(supported_cpuid(kvm)?.as_slice(), config.vcpus).map_err(KvmError::from));
-            let vm = kvm.create_vm().map_err(failed("KVM_CREATE_VM"))?;
-            let booted = boot::load(config, cpuid::host_has_gib_pages())?;
-            map_memory(&vm, &booted.memory)?;
-            vm.set_tss_address(TSS_ADDRESS).map_err(failed("KVM_SET_TSS_ADDR"))?;
-            let cpuid = cpuid.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            kick::install_handler();
-            Ok(Self { vm, _memory: booted.memory, entry: booted.entry, cpuid })
-        })
+        let (vm, cpuid) = thread::scope(|scope| {
+            let cpuid = scope.spawn(|| supported_cpuid(kvm));
+            let vm = kvm.create_vm().map_err(failed("KVM_CREATE_VM"));
+            let cpuid = cpuid.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (vm, cpuid)
+        });
+        let (vm, cpuid) = (vm?, cpuid?);
+        let booted = boot::load(config, cpuid::has_gib_pages(cpuid.as_slice()))?;
+        map_memory(&vm, &booted.memory)?;
+        vm.set_tss_address(TSS_ADDRESS).map_err(failed("KVM_SET_TSS_ADDR"))?;
+        let cpuid = CpuidTemplate::new(cpuid.as_slice(), config.vcpus)?;
+        Ok(Self { vm, _memory: booted.memory, entry: booted.entry, cpuid })
     }
 }
 

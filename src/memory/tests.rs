@@ -13,10 +13,7 @@ fn size(bytes: u64) -> MemorySize {
 }
 
 fn regions(memory: &GuestMemory) -> Vec<(u64, u64)> {
-    memory
-        .regions()
-        .map(|region| (region.gpa.0, region.len))
-        .collect()
+    memory.regions().map(|region| (region.gpa.0, region.len)).collect()
 }
 
 #[test]
@@ -36,10 +33,7 @@ fn ram_goes_around_the_hole() {
 fn a_layout_prints_its_size_and_addresses() {
     let text = |bytes| RamLayout::new(size(bytes)).to_string();
     assert_eq!(text(4096), "4 KiB of memory (0x0-0xfff)");
-    assert_eq!(
-        text(4 * GIB),
-        "4 GiB of memory (0x0-0xbfffffff and 0x100000000-0x13fffffff)"
-    );
+    assert_eq!(text(4 * GIB), "4 GiB of memory (0x0-0xbfffffff and 0x100000000-0x13fffffff)");
 }
 
 #[test]
@@ -47,14 +41,8 @@ fn regions_are_ram_and_the_boot_area_in_order() {
     let without = GuestMemory::new(size(4096), &[]).unwrap();
     assert_eq!(regions(&without), [(0, 4096)]);
     let with = GuestMemory::new(size(64 * GIB), &[1; 4097]).unwrap();
-    assert_eq!(
-        regions(&with),
-        [(0, 3 * GIB), (0xf000_0000, 0x2000), (4 * GIB, 61 * GIB)]
-    );
-    assert!(
-        with.regions()
-            .all(|region| region.host_addr % 4096 == 0 && region.host_addr != 0)
-    );
+    assert_eq!(regions(&with), [(0, 3 * GIB), (0xf000_0000, 0x2000), (4 * GIB, 61 * GIB)]);
+    assert!(with.regions().all(|region| region.host_addr % 4096 == 0 && region.host_addr != 0));
 }
 
 #[test]
@@ -79,10 +67,7 @@ fn bytes_written_are_read_and_the_rest_is_zero() {
 fn an_access_outside_says_where() {
     let memory = GuestMemory::new(size(4096), &[]).unwrap();
     let error = memory.write_slice(Gpa(0xfff), &[0; 2]).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "cannot access 2 bytes of guest memory at 0xfff"
-    );
+    assert_eq!(error.to_string(), "cannot access 2 bytes of guest memory at 0xfff");
     assert!(memory.read_slice(Gpa(u64::MAX), &mut [0; 2]).is_err());
     let mut file = tempfile::tempfile().unwrap();
     assert!(memory.read_file(Gpa(0x1000), &mut file, 1).is_err());
@@ -98,10 +83,7 @@ fn a_file_is_read_from_where_it_stands() {
     let mut bytes = [0; 5];
     memory.read_slice(Gpa(0x10), &mut bytes).unwrap();
     assert_eq!(&bytes, b"gues\0");
-    assert!(
-        memory.read_file(Gpa(0), &mut reader, 2).is_err(),
-        "only one byte is left"
-    );
+    assert!(memory.read_file(Gpa(0), &mut reader, 2).is_err(), "only one byte is left");
 }
 
 proptest! {

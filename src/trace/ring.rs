@@ -127,9 +127,7 @@ fn slot_of(number: u64) -> usize {
 fn encode(exit: &VmExit, data: u64, handler: Handler) -> [u64; 4] {
     let write = |direction| u64::from(direction == Direction::Write);
     let (kind, way, size, number, address) = match *exit {
-        VmExit::Pio(pio) => {
-            (0, write(pio.direction), pio.size, pio.count, u64::from(pio.port.0))
-        }
+        VmExit::Pio(pio) => (0, write(pio.direction), pio.size, pio.count, u64::from(pio.port.0)),
         VmExit::Mmio(mmio) => (1, write(mmio.direction), mmio.size, 1, mmio.gpa.0),
         VmExit::Hlt => (2, 0, 0, 0, 0),
         VmExit::Shutdown => (3, 0, 0, 0, 0),
@@ -207,8 +205,12 @@ impl fmt::Display for ExitRecord {
             }
             VmExit::Hlt => write!(f, "hlt")?,
             VmExit::Shutdown => write!(f, "shutdown")?,
-            VmExit::FailEntry { reason, cpu } => write!(f, "fail-entry reason={reason:#x} cpu={cpu}")?,
-            VmExit::InternalError { suberror, .. } => write!(f, "internal-error suberror={suberror}")?,
+            VmExit::FailEntry { reason, cpu } => {
+                write!(f, "fail-entry reason={reason:#x} cpu={cpu}")?
+            }
+            VmExit::InternalError { suberror, .. } => {
+                write!(f, "internal-error suberror={suberror}")?
+            }
             VmExit::SystemEvent { kind } => write!(f, "system-event type={kind}")?,
             VmExit::Interrupted => write!(f, "interrupted")?,
             VmExit::Unhandled { reason } => write!(f, "unhandled reason={reason}")?,

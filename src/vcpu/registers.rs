@@ -35,8 +35,8 @@ pub struct Registers {
 }
 
 const GENERAL: [&str; 16] = [
-    "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp", "r8", "r9", "r10", "r11", "r12",
-    "r13", "r14", "r15",
+    "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp", "r8", "r9", "r10", "r11", "r12", "r13",
+    "r14", "r15",
 ];
 const SEGMENTS: [&str; 6] = ["cs", "ds", "es", "fs", "gs", "ss"];
 const CONTROL: [&str; 4] = ["cr0", "cr2", "cr3", "cr4"];

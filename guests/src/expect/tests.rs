@@ -12,10 +12,7 @@ fn every_guest_has_one_expectation() {
     let guests: Vec<&str> = GUESTS.iter().map(|guest| guest.name).collect();
     let expected: Vec<&str> = EXPECTS.iter().map(|expect| expect.name).collect();
     assert_eq!(guests, expected);
-    assert_eq!(
-        expected.iter().collect::<BTreeSet<_>>().len(),
-        expected.len()
-    );
+    assert_eq!(expected.iter().collect::<BTreeSet<_>>().len(), expected.len());
     assert!(expectation("").is_none());
 }
 
@@ -49,10 +46,7 @@ fn lines_come_in_any_order_but_whole_and_each_once() {
     let check = |text: String| check("smp-hello", 2, text.as_bytes());
     assert_eq!(check(format!("{a}{b}")), Ok(()));
     assert_eq!(check(format!("{b}{a}")), Ok(()));
-    assert_eq!(
-        check(b.to_owned()),
-        Err(r#"vCPU 0: "vCPU 0 of 2 says hello\n" is missing"#.into())
-    );
+    assert_eq!(check(b.to_owned()), Err(r#"vCPU 0: "vCPU 0 of 2 says hello\n" is missing"#.into()));
     assert_eq!(
         check(format!("{a}{b}{a}")),
         Err(r#"line 2, "vCPU 0 of 2 says hello\n", is not due from any vCPU"#.into())
@@ -75,10 +69,8 @@ fn lines_of_one_vcpu_keep_their_order() {
     let lines = |vcpu: u32| (0..50).map(move |line| format!("v{vcpu} l{line}\n"));
     let zipped: String = lines(0).zip(lines(1)).map(|(a, b)| a + &b).collect();
     assert_eq!(check("uart-lines", 2, zipped.as_bytes()), Ok(()));
-    let swapped = zipped
-        .replace("v1 l7\n", "#")
-        .replace("v1 l8\n", "v1 l7\n")
-        .replace('#', "v1 l8\n");
+    let swapped =
+        zipped.replace("v1 l7\n", "#").replace("v1 l8\n", "v1 l7\n").replace('#', "v1 l8\n");
     assert_eq!(
         check("uart-lines", 2, swapped.as_bytes()),
         Err(r#"line 15, "v1 l8\n", is not due from any vCPU"#.into())
@@ -88,14 +80,8 @@ fn lines_of_one_vcpu_keep_their_order() {
 #[test]
 fn mixed_bytes_are_counted() {
     assert_eq!(check("hello", 2, b"44\n\nHHeelllloo\n\n"), Ok(()));
-    assert_eq!(
-        check("hello", 1, b"4\nHelo\n"),
-        Err("byte 0x6c: 1 missing".into())
-    );
-    assert_eq!(
-        check("hello", 1, b"4\nHello\n?"),
-        Err("byte 0x3f: 1 too many".into())
-    );
+    assert_eq!(check("hello", 1, b"4\nHelo\n"), Err("byte 0x6c: 1 missing".into()));
+    assert_eq!(check("hello", 1, b"4\nHello\n?"), Err("byte 0x3f: 1 too many".into()));
 }
 
 /// What `uart-storm` sends on this many vCPUs, when they take turns.
@@ -110,14 +96,8 @@ fn marked_bytes_show_loss_doubling_and_order() {
     assert_eq!(check("uart-storm", 16, &storm(16)), Ok(()));
     let whole = storm(2);
     assert_eq!(check("uart-storm", 2, &whole), Ok(()));
-    assert!(
-        check("uart-storm", 1, &whole).is_err(),
-        "bytes of a vCPU that is not there"
-    );
-    assert!(
-        check("uart-storm", 3, &whole).is_err(),
-        "no bytes of a vCPU that is there"
-    );
+    assert!(check("uart-storm", 1, &whole).is_err(), "bytes of a vCPU that is not there");
+    assert!(check("uart-storm", 3, &whole).is_err(), "no bytes of a vCPU that is there");
 
     let mut lost = whole.clone();
     lost.remove(100);
@@ -135,8 +115,5 @@ fn marked_bytes_show_loss_doubling_and_order() {
     // A loss that the numbers alone do not show.
     let mut sixteen = whole;
     sixteen.drain(..32);
-    assert_eq!(
-        check("uart-storm", 2, &sixteen),
-        Err("vCPU 0: 4080 bytes instead of 4096".into())
-    );
+    assert_eq!(check("uart-storm", 2, &sixteen), Err("vCPU 0: 4080 bytes instead of 4096".into()));
 }

@@ -11,11 +11,7 @@ const IMAGE: Range<u64> = 0x1000..0x1011;
 
 fn config(mode: CpuMode) -> VmConfig {
     let guest = GuestSource::File(PathBuf::from("guest.bin"));
-    VmConfig {
-        mode,
-        vcpus: VcpuCount::new(3).unwrap(),
-        ..VmConfig::new(guest)
-    }
+    VmConfig { mode, vcpus: VcpuCount::new(3).unwrap(), ..VmConfig::new(guest) }
 }
 
 fn state(config: &VmConfig, id: u32) -> EntryState {
@@ -24,21 +20,12 @@ fn state(config: &VmConfig, id: u32) -> EntryState {
 
 fn entry_at(mode: CpuMode, entry: u64) -> Result<EntryState, EntryError> {
     let memory = MemorySize::from_bytes(8 * GIB).unwrap();
-    let config = VmConfig {
-        entry: Some(Gpa(entry)),
-        memory,
-        ..config(mode)
-    };
+    let config = VmConfig { entry: Some(Gpa(entry)), memory, ..config(mode) };
     EntryPlan::new(&config, &IMAGE).map(|plan| plan.state(VcpuId(0)))
 }
 
 fn segment(selector: u16, base: u64, limit: u32, attributes: u16) -> Segment {
-    Segment {
-        selector,
-        base,
-        limit,
-        attributes,
-    }
+    Segment { selector, base, limit, attributes }
 }
 
 /// 128 MiB of RAM, vCPU 1 of 3, loaded at 0x1000.
@@ -59,10 +46,7 @@ fn expected_registers(rsp: u64, rflags: u64) -> Registers {
 #[test]
 fn real_mode_is_flat_from_0_but_for_the_stack() {
     let data = segment(0, 0, 0xffff, 0x93);
-    let table = TableRegister {
-        base: 0,
-        limit: 0xffff,
-    };
+    let table = TableRegister { base: 0, limit: 0xffff };
     let expected = EntryState {
         regs: expected_registers(0x4000, 2),
         cs: segment(0, 0, 0xffff, 0x9b),
@@ -96,10 +80,7 @@ fn protected_mode_is_flat_and_32_bit() {
         ss: data,
         tr: segment(0x28, 0xf000_0100, 0x67, 0x8b),
         ldtr: Segment::default(),
-        gdtr: TableRegister {
-            base: 0xf000_0000,
-            limit: 55,
-        },
+        gdtr: TableRegister { base: 0xf000_0000, limit: 55 },
         idtr: TableRegister::default(),
         cr0: 0x33,
         cr3: 0,
@@ -146,16 +127,9 @@ fn each_vcpu_has_its_own_index_and_stack() {
         let mut above: Option<u64> = None;
         for id in 0..3 {
             let state = plan.state(VcpuId(id));
-            assert_eq!(
-                (state.regs.rdi, state.regs.rsp % 16),
-                (id.into(), 0),
-                "{mode}"
-            );
+            assert_eq!((state.regs.rdi, state.regs.rsp % 16), (id.into(), 0), "{mode}");
             let top = state.ss.base + state.regs.rsp;
-            assert!(
-                above.is_none_or(|above| top + 0x4000 == above),
-                "{mode} {id}"
-            );
+            assert!(above.is_none_or(|above| top + 0x4000 == above), "{mode} {id}");
             above = Some(top);
         }
     }
@@ -184,9 +158,7 @@ fn an_entry_out_of_the_modes_reach_is_refused() {
     );
     assert!(entry_at(CpuMode::Protected, 0xbfff_ffff).is_ok());
     assert_eq!(
-        entry_at(CpuMode::Protected, 4 * GIB)
-            .unwrap_err()
-            .to_string(),
+        entry_at(CpuMode::Protected, 4 * GIB).unwrap_err().to_string(),
         "entry point 0x100000000 is out of reach in protected mode, which ends at 0x100000000"
     );
     for mode in [CpuMode::Long, CpuMode::User] {
@@ -217,10 +189,7 @@ fn overrides_come_last_in_order_and_on_every_vcpu() {
         (Register::R15, 1),
         (Register::R15, u64::MAX),
     ];
-    let config = VmConfig {
-        regs,
-        ..config(CpuMode::Real)
-    };
+    let config = VmConfig { regs, ..config(CpuMode::Real) };
     for id in 0..3 {
         let state = state(&config, id);
         let regs = state.regs;
@@ -233,14 +202,7 @@ fn overrides_come_last_in_order_and_on_every_vcpu() {
 fn too_many_vcpus_for_the_memory_are_refused() {
     let memory = MemorySize::from_bytes(0x2000).unwrap();
     let vcpus = VcpuCount::new(1024).unwrap();
-    let error = EntryPlan::new(
-        &VmConfig {
-            memory,
-            vcpus,
-            ..config(CpuMode::Long)
-        },
-        &IMAGE,
-    );
+    let error = EntryPlan::new(&VmConfig { memory, vcpus, ..config(CpuMode::Long) }, &IMAGE);
     assert_eq!(
         error.unwrap_err().to_string(),
         "no room for 1024 stacks of at least 64 bytes between 0x1011 and 0x2000"

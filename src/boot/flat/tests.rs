@@ -13,18 +13,8 @@ use crate::config::MemorySize;
 
 const GIB: u64 = 1 << 30;
 
-static DEMO: Guest = Guest {
-    name: "demo",
-    summary: "",
-    mode: Mode::Real,
-    image: &[1, 2, 3],
-};
-static EMPTY: Guest = Guest {
-    name: "empty",
-    summary: "",
-    mode: Mode::Real,
-    image: &[],
-};
+static DEMO: Guest = Guest { name: "demo", summary: "", mode: Mode::Real, image: &[1, 2, 3] };
+static EMPTY: Guest = Guest { name: "empty", summary: "", mode: Mode::Real, image: &[] };
 
 fn file(bytes: &[u8]) -> NamedTempFile {
     let mut file = NamedTempFile::new().unwrap();
@@ -58,11 +48,7 @@ fn chain(error: &dyn Error) -> String {
 fn misplaced(len: usize, gpa: u64, size: u64) -> String {
     let file = file(&vec![0; len]);
     let ram = RamLayout::new(MemorySize::from_bytes(size).unwrap());
-    open(file.path())
-        .unwrap()
-        .place(Gpa(gpa), ram)
-        .unwrap_err()
-        .to_string()
+    open(file.path()).unwrap().place(Gpa(gpa), ram).unwrap_err().to_string()
 }
 
 #[test]
@@ -70,10 +56,7 @@ fn a_file_goes_where_it_was_placed() {
     let file = file(b"guest");
     let memory = memory(8192);
     let image = open(file.path()).unwrap();
-    assert_eq!(
-        image.place(Gpa(0x1000), memory.layout()).unwrap(),
-        0x1000..0x1005
-    );
+    assert_eq!(image.place(Gpa(0x1000), memory.layout()).unwrap(), 0x1000..0x1005);
     image.load(Gpa(0x1000), &memory).unwrap();
     assert_eq!(&read::<7>(&memory, 0xfff), b"\0guest\0");
 }
@@ -81,10 +64,7 @@ fn a_file_goes_where_it_was_placed() {
 #[test]
 fn a_demo_goes_where_it_was_placed() {
     let memory = memory(8192);
-    FlatImage::open(&GuestSource::Demo(&DEMO))
-        .unwrap()
-        .load(Gpa(0x10), &memory)
-        .unwrap();
+    FlatImage::open(&GuestSource::Demo(&DEMO)).unwrap().load(Gpa(0x10), &memory).unwrap();
     assert_eq!(read::<5>(&memory, 0xf), [0, 1, 2, 3, 0]);
 }
 
@@ -99,10 +79,7 @@ fn an_image_may_fill_all_memory() {
 #[test]
 fn an_image_may_lie_above_the_hole() {
     let memory = memory(4 * GIB);
-    FlatImage::open(&GuestSource::Demo(&DEMO))
-        .unwrap()
-        .load(Gpa(5 * GIB - 3), &memory)
-        .unwrap();
+    FlatImage::open(&GuestSource::Demo(&DEMO)).unwrap().load(Gpa(5 * GIB - 3), &memory).unwrap();
     assert_eq!(read::<3>(&memory, 5 * GIB - 3), [1, 2, 3]);
 }
 
@@ -151,13 +128,7 @@ fn an_image_that_does_not_fit_is_refused_with_the_numbers() {
         "image of 1 bytes at 0x2000 does not fit in 8 KiB of memory (0x0-0x1fff)"
     );
     let around_the_hole = "4 GiB of memory (0x0-0xbfffffff and 0x100000000-0x13fffffff)";
-    for gpa in [
-        0xbfff_ffff,
-        0xd000_0000,
-        0xf000_0000,
-        0x1_3fff_ffff,
-        u64::MAX,
-    ] {
+    for gpa in [0xbfff_ffff, 0xd000_0000, 0xf000_0000, 0x1_3fff_ffff, u64::MAX] {
         assert_eq!(
             misplaced(2, gpa, 4 * GIB),
             format!("image of 2 bytes at {gpa:#x} does not fit in {around_the_hole}")
@@ -173,9 +144,5 @@ fn a_file_that_has_become_shorter_is_an_error() {
     let error = image.load(Gpa(0), &memory(4096)).unwrap_err();
     let expected = format!("cannot read guest image '{}'", file.path().display());
     assert_eq!(error.to_string(), expected);
-    assert!(
-        chain(&error).contains("failed to fill whole buffer"),
-        "{}",
-        chain(&error)
-    );
+    assert!(chain(&error).contains("failed to fill whole buffer"), "{}", chain(&error));
 }

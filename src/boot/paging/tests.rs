@@ -23,11 +23,7 @@ fn walk(tables: &[u8], linear: u64) -> Option<(u64, u64)> {
             return None;
         }
         if entry & 0x80 != 0 {
-            assert_eq!(
-                entry & 0xfff,
-                0xe7,
-                "present, writable, user, accessed, dirty, large"
-            );
+            assert_eq!(entry & 0xfff, 0xe7, "present, writable, user, accessed, dirty, large");
             let page = 1 << shift;
             return Some(((entry & !0xfff) + (linear & (page - 1)), page));
         }
@@ -70,10 +66,7 @@ fn the_largest_memory_is_mapped_in_pages_of_1_gib() {
 #[test]
 fn tables_beyond_the_limit_need_pages_of_1_gib() {
     let largest = ram(1020 * GIB);
-    assert_eq!(
-        identity_map(largest, false, AT).unwrap().len() as u64,
-        MAX_LEN
-    );
+    assert_eq!(identity_map(largest, false, AT).unwrap().len() as u64, MAX_LEN);
     let error = identity_map(ram(2 << 40), false, AT).unwrap_err();
     assert_eq!(
         error.to_string(),

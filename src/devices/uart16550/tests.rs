@@ -100,11 +100,7 @@ fn dlab_puts_the_divisor_over_registers_0_and_1_only() {
     assert_eq!(uart.tx_len(), 0, "a divisor write does not transmit");
     uart.write(SCR, 7);
     assert_eq!(uart.read(SCR), 7);
-    assert_eq!(
-        uart.read(LSR) & lsr::DR,
-        lsr::DR,
-        "a divisor read does not receive"
-    );
+    assert_eq!(uart.read(LSR) & lsr::DR, lsr::DR, "a divisor read does not receive");
 
     uart.write(LCR, 0x03);
     assert_eq!((uart.read(RBR), uart.read(IER)), (b'x', ier::ELSI));
@@ -122,11 +118,7 @@ fn fcr_bits_count_only_together_with_enable() {
     assert_eq!(uart.read(IIR), iir::NONE, "the FIFOs are off");
     uart.write(IER, ier::ERBFI);
     uart.receive(b'x');
-    assert_eq!(
-        iir_code(&mut uart),
-        iir::RECEIVED_DATA,
-        "the trigger level was not programmed"
-    );
+    assert_eq!(iir_code(&mut uart), iir::RECEIVED_DATA, "the trigger level was not programmed");
     uart.write(FCR, fcr::CLEAR_RX | fcr::CLEAR_TX);
     assert_eq!(drain(&mut uart), b"x", "nothing was cleared");
 }
@@ -140,11 +132,7 @@ fn changing_the_fifo_mode_clears_both_fifos() {
         uart.write(THR, b't');
 
         uart.write(FCR, u8::from(on_before));
-        assert_eq!(
-            (uart.rx.len(), uart.tx_len()),
-            (1, 1),
-            "the mode did not change"
-        );
+        assert_eq!((uart.rx.len(), uart.tx_len()), (1, 1), "the mode did not change");
         uart.write(FCR, u8::from(!on_before));
         assert_eq!((uart.rx.len(), uart.tx_len()), (0, 0), "from {on_before}");
         assert_eq!(uart.rx_room(), if on_before { 1 } else { 16 });
@@ -166,16 +154,8 @@ fn the_two_clear_bits_clear_one_fifo_each() {
         uart.write(THR, b't');
         assert!(!uart.irq_level());
         uart.write(FCR, fcr::ENABLE | clear);
-        assert_eq!(
-            (uart.rx.len(), uart.tx_len()),
-            left,
-            "clear bits {clear:#04x}"
-        );
-        assert_eq!(
-            uart.irq_level(),
-            left.1 == 0,
-            "THRE after clear bits {clear:#04x}"
-        );
+        assert_eq!((uart.rx.len(), uart.tx_len()), left, "clear bits {clear:#04x}");
+        assert_eq!(uart.irq_level(), left.1 == 0, "THRE after clear bits {clear:#04x}");
     }
 }
 
@@ -186,19 +166,11 @@ fn received_data_interrupt_follows_the_trigger_level() {
         uart.write(IER, ier::ERBFI);
         for received in 1..=16 {
             uart.receive(0);
-            assert_eq!(
-                uart.irq_level(),
-                received >= level,
-                "{received} at level {level}"
-            );
+            assert_eq!(uart.irq_level(), received >= level, "{received} at level {level}");
         }
         for left in (0..16).rev() {
             uart.read(RBR);
-            assert_eq!(
-                uart.irq_level(),
-                left >= level,
-                "{left} left at level {level}"
-            );
+            assert_eq!(uart.irq_level(), left >= level, "{left} left at level {level}");
         }
     }
 }
@@ -218,19 +190,11 @@ fn with_every_interrupt() -> Uart16550 {
 fn interrupts_are_shown_by_priority_and_reset_as_the_table_says() {
     let mut uart = with_every_interrupt();
     assert_eq!(iir_code(&mut uart), iir::LINE_STATUS);
-    assert_eq!(
-        iir_code(&mut uart),
-        iir::LINE_STATUS,
-        "reading IIR does not reset it"
-    );
+    assert_eq!(iir_code(&mut uart), iir::LINE_STATUS, "reading IIR does not reset it");
     uart.read(LSR);
 
     assert_eq!(iir_code(&mut uart), iir::RECEIVED_DATA);
-    assert_eq!(
-        iir_code(&mut uart),
-        iir::RECEIVED_DATA,
-        "reading IIR does not reset it"
-    );
+    assert_eq!(iir_code(&mut uart), iir::RECEIVED_DATA, "reading IIR does not reset it");
     for _ in 0..13 {
         uart.read(RBR);
     }
@@ -239,11 +203,7 @@ fn interrupts_are_shown_by_priority_and_reset_as_the_table_says() {
     // The transmitter waited behind all those and was not acknowledged by their IIR reads.
     let mut timed_out = uart.clone();
     assert_eq!(iir_code(&mut uart), iir::THR_EMPTY);
-    assert_eq!(
-        iir_code(&mut uart),
-        iir::MODEM_STATUS,
-        "reading IIR resets the former"
-    );
+    assert_eq!(iir_code(&mut uart), iir::MODEM_STATUS, "reading IIR resets the former");
     assert_eq!(iir_code(&mut uart), iir::MODEM_STATUS, "but not this one");
     assert_ne!(uart.read(MSR) & 0x0f, 0);
     assert_eq!(iir_code(&mut uart), iir::NONE);
@@ -288,11 +248,7 @@ fn out2_gates_the_pin_but_not_iir() {
 fn thre_interrupt_comes_back_when_it_is_enabled_anew() {
     let mut uart = with_fifos(0);
     uart.write(IER, ier::ETBEI);
-    assert_eq!(
-        iir_code(&mut uart),
-        iir::THR_EMPTY,
-        "enabled with THR empty"
-    );
+    assert_eq!(iir_code(&mut uart), iir::THR_EMPTY, "enabled with THR empty");
     assert_eq!(iir_code(&mut uart), iir::NONE, "acknowledged");
     uart.write(IER, ier::ETBEI | ier::ERBFI);
     assert!(!uart.irq_level(), "ETBEI was on already");
@@ -310,11 +266,7 @@ fn thre_interrupt_comes_back_when_it_is_enabled_anew() {
     uart.write(FCR, 0);
     assert_eq!(iir_code(&mut uart), iir::THR_EMPTY);
     uart.write(FCR, fcr::ENABLE);
-    assert_eq!(
-        iir_code(&mut uart),
-        iir::THR_EMPTY,
-        "immediate after a change of FIFO mode"
-    );
+    assert_eq!(iir_code(&mut uart), iir::THR_EMPTY, "immediate after a change of FIFO mode");
 }
 
 // "Line status register".
@@ -404,11 +356,7 @@ fn modem_deltas_show_what_changed_until_msr_is_read() {
         uart.write(MCR, mcr::LOOP | before);
         uart.read(MSR);
         uart.write(MCR, mcr::LOOP | after);
-        assert_eq!(
-            uart.read(MSR) & 0x0f,
-            deltas,
-            "{before:#04x} to {after:#04x}"
-        );
+        assert_eq!(uart.read(MSR) & 0x0f, deltas, "{before:#04x} to {after:#04x}");
         assert_eq!(uart.read(MSR) & 0x0f, 0, "reading MSR clears them");
     }
 }
@@ -421,11 +369,7 @@ fn loopback_returns_what_is_written_and_leaves_the_line_alone() {
     uart.write(IER, ier::ERBFI);
     assert_eq!(uart.rx_room(), 0);
     uart.receive(b'?');
-    assert_eq!(
-        uart.read(LSR) & (lsr::DR | lsr::OE),
-        0,
-        "the line is disconnected"
-    );
+    assert_eq!(uart.read(LSR) & (lsr::DR | lsr::OE), 0, "the line is disconnected");
 
     for byte in 0..17 {
         assert!(uart.can_write(THR));
@@ -458,20 +402,12 @@ fn loopback_break_is_one_marked_zero_at_its_place_in_the_fifo() {
     uart.write(THR, b'b');
 
     let status = uart.read(LSR);
-    assert_eq!(
-        status & (lsr::FIFO_ERROR | lsr::ERRORS),
-        lsr::FIFO_ERROR,
-        "not on top yet"
-    );
+    assert_eq!(status & (lsr::FIFO_ERROR | lsr::ERRORS), lsr::FIFO_ERROR, "not on top yet");
     assert!(!uart.irq_level());
     assert_eq!(uart.read(RBR), b'a');
     assert_eq!(iir_code(&mut uart), iir::LINE_STATUS);
     assert_eq!(uart.read(LSR) & lsr::ERRORS, lsr::BI | lsr::FE);
-    assert_eq!(
-        uart.read(LSR) & (lsr::FIFO_ERROR | lsr::ERRORS),
-        0,
-        "cleared by the read"
-    );
+    assert_eq!(uart.read(LSR) & (lsr::FIFO_ERROR | lsr::ERRORS), 0, "cleared by the read");
     assert_eq!(drain(&mut uart), [0, b'b']);
 }
 
@@ -481,20 +417,12 @@ fn a_break_reaches_only_a_receiver_in_loopback() {
     uart.write(LCR, lcr::BREAK);
     assert_eq!(uart.read(LSR), lsr::THRE | lsr::TEMT);
     uart.write(THR, b'x');
-    assert_eq!(
-        uart.pop_tx(),
-        Some(b'x'),
-        "the line carries bytes, not levels"
-    );
+    assert_eq!(uart.pop_tx(), Some(b'x'), "the line carries bytes, not levels");
 
     uart.write(MCR, mcr::LOOP);
     assert_eq!(uart.read(RBR), 0);
     let status = uart.read(LSR);
-    assert_eq!(
-        status,
-        lsr::BI | lsr::FE | lsr::THRE | lsr::TEMT,
-        "FIFOs off: kept for LSR"
-    );
+    assert_eq!(status, lsr::BI | lsr::FE | lsr::THRE | lsr::TEMT, "FIFOs off: kept for LSR");
 }
 
 // "FIFO interrupt mode operation": the receive time-out.
@@ -524,11 +452,7 @@ fn character_time_follows_the_divisor_and_the_line_control() {
         uart.write(IER, ier::ERBFI);
         uart.receive(0);
         let wait = uart.deadline().unwrap();
-        assert_eq!(
-            wait.as_micros(),
-            micros,
-            "LCR {line:#04x}, divisor {divisor}"
-        );
+        assert_eq!(wait.as_micros(), micros, "LCR {line:#04x}, divisor {divisor}");
     }
 }
 
@@ -557,11 +481,7 @@ fn time_out_fires_four_character_times_after_the_last_receive_or_read() {
     uart.advance(again);
     assert!(!uart.irq_level());
     uart.receive(b'b');
-    assert_eq!(
-        uart.deadline(),
-        Some(again + wait),
-        "a character starts it anew"
-    );
+    assert_eq!(uart.deadline(), Some(again + wait), "a character starts it anew");
 
     let read = again + wait - NS;
     uart.advance(read);
@@ -570,20 +490,12 @@ fn time_out_fires_four_character_times_after_the_last_receive_or_read() {
 
     uart.advance(read + wait);
     assert_eq!(iir_code(&mut uart), iir::TIME_OUT);
-    assert_eq!(
-        iir_code(&mut uart),
-        iir::TIME_OUT,
-        "reading IIR does not reset it"
-    );
+    assert_eq!(iir_code(&mut uart), iir::TIME_OUT, "reading IIR does not reset it");
     assert_eq!(uart.deadline(), None, "it fires once");
     uart.receive(b'c');
     assert_eq!(iir_code(&mut uart), iir::TIME_OUT, "nor does a character");
     receive(&mut uart, b"de");
-    assert_eq!(
-        iir_code(&mut uart),
-        iir::RECEIVED_DATA,
-        "the level is reached"
-    );
+    assert_eq!(iir_code(&mut uart), iir::RECEIVED_DATA, "the level is reached");
     assert_eq!(uart.read(RBR), b'b');
     assert_eq!(iir_code(&mut uart), iir::NONE, "reading RBR resets both");
     assert_eq!(uart.deadline(), Some(read + wait + wait));
@@ -613,10 +525,7 @@ fn time_out_needs_fifos_the_interrupt_and_data_below_the_level() {
     uart.write(FCR, 0);
     uart.receive(b'x');
     assert!(!uart.uses_time());
-    assert_eq!(
-        (iir_code(&mut uart), uart.deadline()),
-        (iir::RECEIVED_DATA, None)
-    );
+    assert_eq!((iir_code(&mut uart), uart.deadline()), (iir::RECEIVED_DATA, None));
 }
 
 #[test]
@@ -625,11 +534,7 @@ fn odd_clocks_do_no_harm() {
     uart.advance(Duration::from_secs(9));
     uart.advance(Duration::from_secs(1));
     uart.receive(b'x');
-    assert_eq!(
-        uart.deadline(),
-        Some(Duration::from_secs(9) + wait),
-        "time went backwards"
-    );
+    assert_eq!(uart.deadline(), Some(Duration::from_secs(9) + wait), "time went backwards");
     uart.advance(Duration::MAX);
     uart.read(RBR);
     uart.receive(b'y');

@@ -83,11 +83,7 @@ fn autoconfig_recognises_a_16550a() {
     uart.write(FCR, 0); // the EFR of a 16650
     uart.write(LCR, 0);
     uart.write(FCR, fcr::ENABLE);
-    assert_eq!(
-        uart.read(IIR) >> 6,
-        3,
-        "16550A; 2 is a 16550, 0 an 8250 or 16450"
-    );
+    assert_eq!(uart.read(IIR) >> 6, 3, "16550A; 2 is a 16550, 0 an 8250 or 16450");
 
     for mode in [CONF_MODE_A, CONF_MODE_B] {
         uart.write(LCR, mode);
@@ -95,15 +91,8 @@ fn autoconfig_recognises_a_16550a() {
     }
     uart.write(LCR, 0);
     assert!(!has_excr1(&mut uart), "NS16550A");
-    let answers = (
-        ask_for_64_bytes(&mut uart, 0),
-        ask_for_64_bytes(&mut uart, CONF_MODE_A),
-    );
-    assert_eq!(
-        answers,
-        (6, 6),
-        "a TI16750 answers 6 and 7, a clone 7 and 7"
-    );
+    let answers = (ask_for_64_bytes(&mut uart, 0), ask_for_64_bytes(&mut uart, CONF_MODE_A));
+    assert_eq!(answers, (6, 6), "a TI16750 answers 6 and 7, a clone 7 and 7");
     uart.write(IER, 0x40);
     assert_eq!(uart.read(IER) & 0x40, 0, "the UUE bit of an XScale");
     uart.write(IER, 0);
@@ -117,11 +106,7 @@ fn startup_finds_no_bug_in_the_transmit_interrupt() {
     uart.write(FCR, fcr::ENABLE | fcr::CLEAR_RX | fcr::CLEAR_TX);
     uart.write(FCR, 0);
     for reg in [LSR, RBR, IIR, MSR] {
-        assert_ne!(
-            uart.read(reg),
-            0xff,
-            "0xff in LSR means that there is no UART"
-        );
+        assert_ne!(uart.read(reg), 0xff, "0xff in LSR means that there is no UART");
     }
     uart.write(LCR, 0x03);
     uart.write(MCR, mcr::OUT2);

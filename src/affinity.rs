@@ -1,0 +1,51 @@
+//! Which host CPU each vCPU's thread is bound to.
+
+use std::io;
+
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
+
+use crate::config::Pinning;
+use crate::exit::VcpuId;
+
+/// A host CPU that was asked for and that this process may not use.
+#[derive(Debug, thiserror::Error)]
+pub enum AffinityError {
+    /// The CPUs of the process cannot be found out.
+    #[error("cannot find out which CPUs this process may use: {0}")]
+    Unknown(io::Error),
+    /// This one is not among them.
+    #[error("CPU {cpu} cannot be used: this process may use {available:?}")]
+    Unavailable {
+        /// What was asked for.
+        cpu: usize,
+        /// What there is.
+        available: Vec<usize>,
+    },
+}
+
+/// For each vCPU the CPU to bind its thread to, if any.
+///
+/// # Errors
+///
+/// [`AffinityError`] if that is impossible.
+pub fn plan(
+    pinning: Option<&Pinning>,
+) -> Result<impl Fn(VcpuId) -> Option<usize> + use<>, AffinityError> {
+    let available = match pinning {
+        Some(_) => available_cpus().map_err(AffinityError::Unknown)?,
+        None => Vec::new(),
+    };
+    if let Some(Pinning::Cpus(list)) = pinning
+        && let Some(&cpu) = list.as_slice().iter().find(|cpu| !available.contains(cpu))
+    {
+        return Err(AffinityError::Unavailable { cpu, available });
+    }
+    let pinning = pinning.cloned();
+    Ok(move |id| pinning.as_ref()?.cpu_for(id, &available))
+}
+
+fn available_cpus() -> io::Result<Vec<usize>> {
+    let set = sched_getaffinity(Pid::from_raw(0))?;
+    Ok((0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect())
+}
