@@ -143,9 +143,8 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
             self.supervise(host, deadline, limit.unwrap_or_default(), &mut verdict);
         }
         self.stop_vcpus(&mut verdict);
-        let outcome = verdict.outcome.unwrap_or(VmOutcome::Stopped);
-        self.finish_output(host, deadline, &outcome);
-        self.join(outcome)
+        self.finish_output(host, deadline, &mut verdict);
+        self.join(verdict)
     }
 
     /// Starts all threads and, when every vCPU is ready, the guest. Returns when its time is
@@ -244,9 +243,9 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
                 self.note_end(id, end, verdict);
             }
             Event::OutputFailed(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                verdict.consider(VmOutcome::OutputClosed);
+                verdict.consider_output(VmOutcome::OutputClosed);
             }
-            Event::OutputFailed(error) => verdict.consider(VmOutcome::OutputFailed(error)),
+            Event::OutputFailed(error) => verdict.consider_output(VmOutcome::OutputFailed(error)),
             Event::DevicesEnded(Ok(report)) => self.output = Some(report),
             Event::DevicesEnded(Err(message)) => {
                 self.output = Some(OutputReport::default());
@@ -315,23 +314,19 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
 
     /// Lets the device thread write the last output and end. It waits for the reader as long as
     /// the outcome allows, and for a short grace from when somebody outside wants an end.
-    fn finish_output(&mut self, host: &mut Host, deadline: Option<Instant>, outcome: &VmOutcome) {
+    fn finish_output(&mut self, host: &mut Host, deadline: Option<Instant>, verdict: &mut Verdict) {
         let Some(thread) = &self.device_thread else { return };
         let thread = thread.as_pthread_t();
         self.device_control.drain();
         self.shared.queue.rouse();
         let grace = || Instant::now() + OUTPUT_GRACE;
-        let mut until = if outcome.waits_for_reader() {
-            deadline.map(|deadline| deadline.max(grace()))
-        } else {
-            Some(grace())
-        };
-        // What still happens no longer changes the outcome.
-        let mut after = Verdict { decided: true, ..Verdict::default() };
-        self.note_queued(&mut after);
+        let waits = verdict.outcome.as_ref().is_some_and(VmOutcome::waits_for_reader);
+        let mut until =
+            if waits { deadline.map(|deadline| deadline.max(grace())) } else { Some(grace()) };
+        self.note_queued(verdict);
         while self.output.is_none() {
             match host.wait(&self.events, &self.shared.queue, until) {
-                Ok(Wake::Events) => self.note_queued(&mut after),
+                Ok(Wake::Events) => self.note_queued(verdict),
                 Ok(Wake::Signal(_) | Wake::Quit) if until.is_none() => until = Some(grace()),
                 Ok(_) | Err(_) => break,
             }
@@ -344,13 +339,14 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
             self.shared.queue.rouse();
             let _ = kick::interrupt(thread);
             if let Ok(event) = self.events.events().recv_timeout(INTERRUPT_PERIOD) {
-                self.note(event, &mut after);
+                self.note(event, verdict);
             }
         }
     }
 
     /// Joins every thread that has reported its end, and reports.
-    fn join(mut self, mut outcome: VmOutcome) -> VmReport {
+    fn join(mut self, verdict: Verdict) -> VmReport {
+        let mut outcome = verdict.outcome.unwrap_or(VmOutcome::Stopped);
         let output = self.output.unwrap_or_default();
         if let Some(thread) = self.device_thread.take() {
             if self.output.is_some() {
@@ -400,6 +396,20 @@ impl Verdict {
             None => true,
             Some(first) => !first.is_failure() && outcome.is_failure(),
         };
+        self.settle(wins, outcome);
+    }
+
+    /// Output that cannot be written also beats a success that was decided: the run did not go
+    /// well if the last of its output is lost.
+    fn consider_output(&mut self, outcome: VmOutcome) {
+        let wins = match &self.outcome {
+            None => true,
+            Some(first) => !first.is_failure() && first.waits_for_reader(),
+        };
+        self.settle(wins, outcome);
+    }
+
+    fn settle(&mut self, wins: bool, outcome: VmOutcome) {
         if wins {
             self.outcome = Some(outcome);
         } else {

@@ -1,5 +1,5 @@
-//! The descriptors of protected and long mode: the GDT and the TSS in the first page of the
-//! boot area, and the segment registers loaded from them.
+//! The descriptors of protected and long mode: the GDT and the TSS at the start of the boot
+//! area, and the segment registers loaded from them.
 //!
 //! A segment register is always decoded from its descriptor, so that what a vCPU starts with
 //! and what it gets when it loads the same selector again cannot differ.
@@ -15,14 +15,17 @@
 //! | 0x23 | code, ring 3 |
 //! | 0x28 | the TSS, busy (16 bytes in long mode) |
 //!
-//! All vCPUs share the one TSS, which is all zero: it is there because a CPU in protected mode
-//! must have one, and holds no stacks. A guest that takes interrupts in ring 3 brings its own.
+//! All vCPUs share the one TSS, which holds no stacks: a guest that takes interrupts in ring 3
+//! brings its own. It is there because a CPU in protected mode must have one, and for its I/O
+//! permission bitmap, which lets ring 3 use every port. IOPL 3 alone would do by the
+//! architecture, but a KVM that runs ring 3 without hardware virtualization (PVM) does not keep
+//! IOPL while it does so.
 
 use super::state::{Segment, TableRegister};
 use crate::memory::BOOT_AREA;
 
-/// Where page tables may begin in the boot area: after the page with the GDT and the TSS.
-pub(super) const LEN: usize = 4096;
+/// Where page tables may begin in the boot area: after the pages with the GDT and the TSS.
+pub(super) const LEN: usize = 3 * 4096;
 
 const CODE: u16 = 0x08;
 const DATA: u16 = 0x10;
@@ -30,10 +33,17 @@ const USER_DATA: u16 = 0x18 | 3;
 const USER_CODE: u16 = 0x20 | 3;
 const TSS: u16 = 0x28;
 
-/// The TSS's offset in the page, and its length in both modes (Intel SDM vol. 3, sections 8.2.1
-/// and 8.7).
-const TSS_OFFSET: u64 = 0x100;
-const TSS_LEN: u32 = 0x68;
+/// The TSS's offset in the boot area, and the length of its fixed part in both modes (Intel SDM
+/// vol. 3, sections 8.2.1 and 8.7).
+const TSS_OFFSET: usize = 0x100;
+const TSS_FIXED_LEN: u16 = 0x68;
+/// Where the fixed part says where the I/O permission bitmap begins.
+const IO_MAP_BASE_OFFSET: usize = 0x66;
+/// One bit a port, and the byte of ones that must follow (Intel SDM vol. 1, section 19.5.2).
+const IO_MAP_LEN: u16 = 0x2000 + 1;
+const TSS_LEN: u16 = TSS_FIXED_LEN + IO_MAP_LEN;
+
+const _: () = assert!(TSS_OFFSET + TSS_LEN as usize <= LEN);
 
 /// The address width of a GDT's code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +77,7 @@ impl Gdt {
         };
         // Present, 4 KiB granularity, limit 0xfffff; then type, S and DPL.
         let flat = |access: u64| 0x008f_8000_0000_ffff | access << 40;
-        let tss_base = BOOT_AREA.0 + TSS_OFFSET;
+        let tss_base = BOOT_AREA.0 + TSS_OFFSET as u64;
         let tss = 0x0000_8b00_0000_0000
             | u64::from(TSS_LEN - 1)
             | (tss_base & 0x00ff_ffff) << 16
@@ -77,11 +87,14 @@ impl Gdt {
         Self { entries }
     }
 
-    /// The first page of the boot area: this GDT and the zeroed TSS.
-    pub(super) fn page(&self) -> Vec<u8> {
-        let mut page: Vec<u8> = self.entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
-        page.resize(LEN, 0);
-        page
+    /// The start of the boot area, up to [`LEN`]: this GDT and the TSS.
+    pub(super) fn area(&self) -> Vec<u8> {
+        let mut area: Vec<u8> = self.entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
+        area.resize(LEN, 0);
+        let tss = &mut area[TSS_OFFSET..][..usize::from(TSS_LEN)];
+        tss[IO_MAP_BASE_OFFSET..][..2].copy_from_slice(&TSS_FIXED_LEN.to_le_bytes());
+        tss[usize::from(TSS_LEN) - 1] = 0xff;
+        area
     }
 
     /// GDTR for this GDT.
@@ -133,22 +146,26 @@ mod tests {
             assert_eq!(gdt.code_and_data(false), kernel);
             let user = (flat(0x23, code_flags | 0xfb), flat(0x1b, 0xc0f3));
             assert_eq!(gdt.code_and_data(true), user);
-            let tss = Segment { selector: 0x28, base: 0xf000_0100, limit: 0x67, attributes: 0x8b };
+            let tss =
+                Segment { selector: 0x28, base: 0xf000_0100, limit: 0x2068, attributes: 0x8b };
             assert_eq!(gdt.tss(), tss);
         }
     }
 
     #[test]
-    fn the_page_holds_the_entries_and_a_zeroed_tss() {
+    fn the_area_holds_the_entries_and_a_tss_that_allows_all_ports() {
         let gdt = Gdt::new(Width::Bits64);
-        let page = gdt.page();
+        let area = gdt.area();
         let table = gdt.register();
-        assert_eq!((page.len(), table.base, table.limit), (4096, 0xf000_0000, 55));
-        assert_eq!(page[8..16], 0x00af_9b00_0000_ffff_u64.to_le_bytes());
-        assert_eq!(page[16..24], 0x00cf_9300_0000_ffff_u64.to_le_bytes());
-        assert_eq!(page[24..32], 0x00cf_f300_0000_ffff_u64.to_le_bytes());
-        assert_eq!(page[32..40], 0x00af_fb00_0000_ffff_u64.to_le_bytes());
-        assert_eq!(page[40..48], 0xf000_8b00_0100_0067_u64.to_le_bytes());
-        assert!(page[48..].iter().all(|byte| *byte == 0));
+        assert_eq!((area.len(), table.base, table.limit), (LEN, 0xf000_0000, 55));
+        assert_eq!(area[8..16], 0x00af_9b00_0000_ffff_u64.to_le_bytes());
+        assert_eq!(area[16..24], 0x00cf_9300_0000_ffff_u64.to_le_bytes());
+        assert_eq!(area[24..32], 0x00cf_f300_0000_ffff_u64.to_le_bytes());
+        assert_eq!(area[32..40], 0x00af_fb00_0000_ffff_u64.to_le_bytes());
+        assert_eq!(area[40..48], 0xf000_8b00_0100_2068_u64.to_le_bytes());
+        let tss = &area[0x100..=0x100 + 0x2068];
+        assert_eq!(tss[0x66..0x68], [0x68, 0]);
+        assert!(tss[0x68..0x2068].iter().all(|byte| *byte == 0));
+        assert_eq!(tss[0x2068], 0xff);
     }
 }

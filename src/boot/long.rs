@@ -2,7 +2,7 @@
 //!
 //! Page tables map all of RAM and the first 4 GiB to the same addresses. SSE works. There is no
 //! IDT: the guest brings one before it takes an interrupt or an exception. In ring 3 the I/O
-//! privilege level is 3, so the guest may use every port.
+//! privilege level is 3, so the guest may use every port (see `gdt.rs`).
 
 use super::gdt::{self, Gdt, Width};
 use super::paging::{self, PagingError};
@@ -42,13 +42,13 @@ pub(super) fn state(entry: Gpa, user: bool) -> EntryState {
     state
 }
 
-/// The bytes of the boot area: a page with the GDT and the TSS, then the page tables.
+/// The bytes of the boot area: the GDT and the TSS, then the page tables.
 ///
 /// # Errors
 ///
 /// If there is too much RAM to map without pages of 1 GiB (`gib_pages`).
 pub(super) fn boot_area(ram: RamLayout, gib_pages: bool) -> Result<Vec<u8>, PagingError> {
-    let mut area = Gdt::new(Width::Bits64).page();
+    let mut area = Gdt::new(Width::Bits64).area();
     area.extend(paging::identity_map(ram, gib_pages, PAGE_TABLES)?);
     Ok(area)
 }

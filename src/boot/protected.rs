@@ -35,5 +35,5 @@ pub(super) fn state(entry: Gpa) -> EntryState {
 
 /// The bytes of the boot area: a page with the GDT and the TSS.
 pub(super) fn boot_area() -> Vec<u8> {
-    Gdt::new(Width::Bits32).page()
+    Gdt::new(Width::Bits32).area()
 }

@@ -47,9 +47,9 @@ fn the_boot_area_has_what_the_state_points_to() {
         (region.map_or(0, |region| region.len), state.cr3)
     };
     assert_eq!(boot_area_len(CpuMode::Real), (0, 0));
-    assert_eq!(boot_area_len(CpuMode::Protected), (4096, 0));
-    assert_eq!(boot_area_len(CpuMode::Long), (7 * 4096, 0xf000_1000));
-    assert_eq!(boot_area_len(CpuMode::User), (7 * 4096, 0xf000_1000));
+    assert_eq!(boot_area_len(CpuMode::Protected), (3 * 4096, 0));
+    assert_eq!(boot_area_len(CpuMode::Long), (9 * 4096, 0xf000_3000));
+    assert_eq!(boot_area_len(CpuMode::User), (9 * 4096, 0xf000_3000));
 }
 
 #[test]

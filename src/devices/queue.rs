@@ -56,6 +56,15 @@ pub enum ServedBy {
     DeviceThread,
 }
 
+/// An access that was waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served<R> {
+    /// What it came back with.
+    pub reply: R,
+    /// Who served it.
+    pub by: ServedBy,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Request {
     vcpu: VcpuId,
@@ -84,7 +93,7 @@ struct Devices<S: Serve> {
     /// each: last in line.
     late: VecDeque<Request>,
     /// A vCPU's reply waits here, at its index, until the vCPU takes it.
-    replies: Box<[Option<(S::Reply, ServedBy)>]>,
+    replies: Box<[Option<Served<S::Reply>>]>,
     /// Posted accesses served so far.
     posted: u64,
     /// Nobody may wait for room any more.
@@ -107,7 +116,7 @@ impl<S: Serve> Devices<S> {
         };
         match self.server.serve(request.vcpu, &request.access) {
             Ok(_) if request.posted => self.posted += 1,
-            Ok(reply) => self.replies[request.vcpu.index()] = Some((reply, by)),
+            Ok(reply) => self.replies[request.vcpu.index()] = Some(Served { reply, by }),
             Err(Busy) => {
                 self.held = Some(request);
                 return Step::Held;
@@ -167,7 +176,7 @@ impl<S: Serve> DeviceQueue<S> {
     /// # Errors
     ///
     /// [`Closed`] if the VM is stopping and a busy device bars the way.
-    pub fn call(&self, vcpu: VcpuId, access: Access) -> Result<(S::Reply, ServedBy), Closed> {
+    pub fn call(&self, vcpu: VcpuId, access: Access) -> Result<Served<S::Reply>, Closed> {
         self.enter(Request { vcpu, posted: false, access })?;
         let mut devices = self.devices.lock();
         let reply = loop {

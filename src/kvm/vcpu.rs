@@ -186,6 +186,7 @@ fn to_registers(regs: &kvm_regs, sregs: &kvm_sregs) -> Registers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kvm_bindings::kvm_run__bindgen_ty_1__bindgen_ty_14__bindgen_ty_1__bindgen_ty_1 as EmulationInsn;
 
     fn run_with(exit_reason: u32) -> kvm_run {
         kvm_run { exit_reason, ..kvm_run::default() }
@@ -216,8 +217,9 @@ mod tests {
             flags: 1,
             ..Default::default()
         };
-        failure.__bindgen_anon_1.__bindgen_anon_1.insn_size = 2;
-        failure.__bindgen_anon_1.__bindgen_anon_1.insn_bytes[..2].copy_from_slice(&[0x0f, 0x0b]);
+        let mut insn_bytes = [0; 15];
+        insn_bytes[..2].copy_from_slice(&[0x0f, 0x0b]);
+        failure.__bindgen_anon_1.__bindgen_anon_1 = EmulationInsn { insn_size: 2, insn_bytes };
         run.__bindgen_anon_1.emulation_failure = failure;
         let VmExit::InternalError { suberror: 1, insn: Some(insn) } = translate(&run) else {
             panic!("{:?}", translate(&run));

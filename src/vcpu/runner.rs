@@ -174,9 +174,10 @@ fn call(
     id: VcpuId,
     access: Access,
 ) -> Result<(u64, ServedBy), Stop> {
-    match queue.call(id, access)? {
-        (Reply::Value(value), by) => Ok((value, by)),
-        (Reply::End(end), _) => Err(Stop::Guest(end)),
+    let served = queue.call(id, access)?;
+    match served.reply {
+        Reply::Value(value) => Ok((value, served.by)),
+        Reply::End(end) => Err(Stop::Guest(end)),
     }
 }
 

@@ -78,7 +78,7 @@ fn protected_mode_is_flat_and_32_bit() {
         fs: data,
         gs: data,
         ss: data,
-        tr: segment(0x28, 0xf000_0100, 0x67, 0x8b),
+        tr: segment(0x28, 0xf000_0100, 0x2068, 0x8b),
         ldtr: Segment::default(),
         gdtr: TableRegister { base: 0xf000_0000, limit: 55 },
         idtr: TableRegister::default(),
@@ -96,7 +96,7 @@ fn long_mode_is_64_bit_with_paging_in_ring_0() {
     let expected = EntryState {
         cs: segment(0x08, 0, u32::MAX, 0xa09b),
         cr0: 0x8001_0033,
-        cr3: 0xf000_1000,
+        cr3: 0xf000_3000,
         cr4: 0x620,
         efer: 0x500,
         ..protected
