@@ -2,6 +2,7 @@
 //! registers, and the last exits of every vCPU.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::devices::thread::OutputReport;
 use crate::exit::VcpuId;
@@ -14,6 +15,8 @@ use crate::vcpu::registers::Registers;
 pub struct VmReport {
     /// How it came out.
     pub outcome: VmOutcome,
+    /// From the start of the guest to the event that decided its end.
+    pub ran: Duration,
     /// What is known of each vCPU, by index.
     pub vcpus: Vec<VcpuReport>,
     /// What became of the guest's output.
@@ -98,6 +101,7 @@ mod tests {
         };
         let report = VmReport {
             outcome: VmOutcome::AllHalted,
+            ran: Duration::ZERO,
             vcpus: vec![
                 VcpuReport {
                     count: 103,

@@ -138,28 +138,25 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         limit: Option<Duration>,
     ) -> VmReport {
         let mut verdict = Verdict::default();
-        let deadline = self.start(output, limit, &mut verdict);
+        self.start(output, &mut verdict);
+        let started = Instant::now();
+        let deadline = limit.and_then(|limit| started.checked_add(limit));
         if verdict.outcome.is_none() {
             self.supervise(host, deadline, limit.unwrap_or_default(), &mut verdict);
         }
+        let ran = started.elapsed();
         self.stop_vcpus(&mut verdict);
         self.finish_output(host, deadline, &mut verdict);
-        self.join(verdict)
+        self.join(verdict, ran)
     }
 
-    /// Starts all threads and, when every vCPU is ready, the guest. Returns when its time is
-    /// over; what fails is in the verdict.
-    fn start(
-        &mut self,
-        output: Box<dyn Output>,
-        limit: Option<Duration>,
-        verdict: &mut Verdict,
-    ) -> Option<Instant> {
+    /// Starts all threads and, when every vCPU is ready, the guest. What fails is in the verdict.
+    fn start(&mut self, output: Box<dyn Output>, verdict: &mut Verdict) {
         match self.spawn_device_thread(output) {
             Ok(thread) => self.device_thread = Some(thread),
             Err(error) => {
                 verdict.consider(VmOutcome::DeviceThreadFailed(error.to_string()));
-                return None;
+                return;
             }
         }
         for (id, vcpu) in (0..).map(VcpuId).zip(&mut self.vcpus) {
@@ -174,20 +171,19 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
                 Err(error) => {
                     let error = VcpuError::Spawn(error);
                     verdict.consider(VmOutcome::VcpuFailed { vcpu: id, error });
-                    return None;
+                    return;
                 }
             }
         }
         while self.vcpus.iter().any(|vcpu| vcpu.state == VcpuState::Starting) {
             // The channel cannot be closed: we hold a sender ourselves.
-            let Ok(event) = self.events.events().recv() else { return None };
+            let Ok(event) = self.events.events().recv() else { return };
             self.note(event, verdict);
             if verdict.outcome.is_some() {
-                return None;
+                return;
             }
         }
         self.shared.gate.give(StartCommand::Run);
-        limit.and_then(|limit| Instant::now().checked_add(limit))
     }
 
     fn spawn_device_thread(&self, output: Box<dyn Output>) -> io::Result<JoinHandle<()>> {
@@ -345,7 +341,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
     }
 
     /// Joins every thread that has reported its end, and reports.
-    fn join(mut self, verdict: Verdict) -> VmReport {
+    fn join(mut self, verdict: Verdict, ran: Duration) -> VmReport {
         let mut outcome = verdict.outcome.unwrap_or(VmOutcome::Stopped);
         let output = self.output.unwrap_or_default();
         if let Some(thread) = self.device_thread.take() {
@@ -357,7 +353,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         }
         let vcpus = self.vcpus.into_iter().map(Vcpu::finish).collect();
         let written = self.device_control.written();
-        VmReport { outcome, vcpus, output: OutputReport { written, ..output } }
+        VmReport { outcome, ran, vcpus, output: OutputReport { written, ..output } }
     }
 }
 
