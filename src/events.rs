@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -15,8 +16,8 @@ use crate::vcpu::VcpuEnd;
 /// One report. Each thread sends a fixed number of them, so the channel needs no bound.
 #[derive(Debug)]
 pub enum Event {
-    /// A vCPU's thread waits at the start gate.
-    VcpuReady(VcpuId),
+    /// All vCPUs were ready and the guest has started, at this time.
+    Started(Instant),
     /// A vCPU's thread has come to its end.
     VcpuEnded(VcpuId, VcpuEnd),
     /// The guest's output can no longer be written.

@@ -6,19 +6,21 @@ use std::path::Path;
 use std::process;
 
 use log::LevelFilter;
+use minivmm::affinity;
 use minivmm::cli::{self, Command};
 use minivmm::config::VmConfig;
 use minivmm::console::Console;
 use minivmm::host::{Host, Signals};
-use minivmm::kvm::vm::{KVM_DEVICE, KvmVm};
+use minivmm::kvm::vm::{KVM_DEVICE, KvmError, PendingVm};
 use minivmm::outcome::{ExitCode, VmOutcome};
 use minivmm::vmm::Vmm;
-use minivmm::{affinity, kvm};
 use minivmm_guests::GUESTS;
 
 fn main() -> process::ExitCode {
+    // Begun before it is known what is wanted, because it takes the longest; see `PendingVm`.
+    let vm = PendingVm::begin(Path::new(KVM_DEVICE));
     let code = match cli::parse(std::env::args_os()) {
-        Ok(command) => execute(command).unwrap_or_else(|error| {
+        Ok(command) => execute(command, vm).unwrap_or_else(|error| {
             print_error(&*error);
             ExitCode::Host as u8
         }),
@@ -32,11 +34,11 @@ fn main() -> process::ExitCode {
     process::ExitCode::from(code)
 }
 
-fn execute(command: Command) -> Result<u8, Box<dyn Error>> {
+fn execute(command: Command, vm: Result<PendingVm, KvmError>) -> Result<u8, Box<dyn Error>> {
     match command {
         Command::Run { config, log_level } => {
             start_logging(log_level);
-            return run(&config);
+            return run(&config, vm?);
         }
         Command::ListDemos => {
             let mut list = String::new();
@@ -54,10 +56,9 @@ fn execute(command: Command) -> Result<u8, Box<dyn Error>> {
 
 /// Runs one VM. Whatever it opens is closed in the reverse order, on every path: the console's
 /// terminal is restored after the last output and before the memory goes.
-fn run(config: &VmConfig) -> Result<u8, Box<dyn Error>> {
+fn run(config: &VmConfig, vm: PendingVm) -> Result<u8, Box<dyn Error>> {
     let cpu_for = affinity::plan(config.pin.as_ref())?;
-    let kvm = kvm::vm::open(Path::new(KVM_DEVICE))?;
-    let vmm = Vmm::new(KvmVm::new(&kvm, config)?, config.vcpus, cpu_for)?;
+    let vmm = Vmm::new(vm.finish(config)?, config.vcpus, cpu_for)?;
     let console = Console::open(&config.serial)?;
     if let Some(path) = console.pty_path() {
         eprintln!("minivmm: serial port at {}", path.display());

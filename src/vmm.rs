@@ -30,7 +30,7 @@ use crate::outcome::VmOutcome;
 use crate::report::{VcpuReport, VmReport};
 use crate::vcpu::handle::{Shared, VcpuSeat, panic_message, spawn};
 use crate::vcpu::registers::Registers;
-use crate::vcpu::state::{StartCommand, StartGate, VcpuControl};
+use crate::vcpu::state::{StartGate, VcpuControl};
 use crate::vcpu::{BuildVcpu, VcpuEnd, VcpuError};
 
 /// Accesses that may be on their way to the devices at once.
@@ -61,9 +61,13 @@ pub enum VmmError {
 pub struct Vmm<B> {
     shared: Arc<Shared<B>>,
     vcpus: Vec<Vcpu>,
+    /// How many of them have a thread that has not reported its end.
+    running: usize,
     device_control: Arc<DeviceControl>,
     device_thread: Option<JoinHandle<()>>,
     output: Option<OutputReport>,
+    /// When the guest started.
+    started: Option<Instant>,
     events: EventReceiver,
     sender: EventSender,
 }
@@ -74,15 +78,8 @@ struct Vcpu {
     cpu: Option<usize>,
     control: Arc<VcpuControl>,
     thread: Option<JoinHandle<()>>,
-    state: VcpuState,
+    ended: bool,
     registers: Option<Box<Registers>>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum VcpuState {
-    Starting,
-    Ready,
-    Ended,
 }
 
 /// Stops a VM from any thread.
@@ -115,11 +112,13 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         let queue = DeviceQueue::new(devices, vcpus.len(), QUEUE_CAPACITY);
         kick::install_handler();
         Ok(Self {
-            shared: Arc::new(Shared { queue, posting, gate: StartGate::new(), builder }),
+            shared: Arc::new(Shared { queue, posting, gate: StartGate::new(vcpus.len()), builder }),
             vcpus,
+            running: 0,
             device_control: Arc::default(),
             device_thread: None,
             output: None,
+            started: None,
             events,
             sender,
         })
@@ -139,26 +138,16 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
     ) -> VmReport {
         let mut verdict = Verdict::default();
         self.start(output, &mut verdict);
-        let started = Instant::now();
-        let deadline = limit.and_then(|limit| started.checked_add(limit));
-        if verdict.outcome.is_none() {
-            self.supervise(host, deadline, limit.unwrap_or_default(), &mut verdict);
-        }
-        let ran = started.elapsed();
+        self.supervise(host, limit, &mut verdict);
+        let ran = self.started.map_or(Duration::ZERO, |started| started.elapsed());
         self.stop_vcpus(&mut verdict);
-        self.finish_output(host, deadline, &mut verdict);
+        self.finish_output(host, limit, &mut verdict);
         self.join(verdict, ran)
     }
 
-    /// Starts all threads and, when every vCPU is ready, the guest. What fails is in the verdict.
+    /// Starts all threads; the vCPUs' start the guest when all of them are ready. What fails is in
+    /// the verdict.
     fn start(&mut self, output: Box<dyn Output>, verdict: &mut Verdict) {
-        match self.spawn_device_thread(output) {
-            Ok(thread) => self.device_thread = Some(thread),
-            Err(error) => {
-                verdict.consider(VmOutcome::DeviceThreadFailed(error.to_string()));
-                return;
-            }
-        }
         for (id, vcpu) in (0..).map(VcpuId).zip(&mut self.vcpus) {
             let seat = VcpuSeat {
                 id,
@@ -167,7 +156,10 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
                 events: self.sender.clone(),
             };
             match spawn(Arc::clone(&self.shared), seat) {
-                Ok(thread) => vcpu.thread = Some(thread),
+                Ok(thread) => {
+                    vcpu.thread = Some(thread);
+                    self.running += 1;
+                }
                 Err(error) => {
                     let error = VcpuError::Spawn(error);
                     verdict.consider(VmOutcome::VcpuFailed { vcpu: id, error });
@@ -175,15 +167,16 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
                 }
             }
         }
-        while self.vcpus.iter().any(|vcpu| vcpu.state == VcpuState::Starting) {
-            // The channel cannot be closed: we hold a sender ourselves.
-            let Ok(event) = self.events.events().recv() else { return };
-            self.note(event, verdict);
-            if verdict.outcome.is_some() {
-                return;
-            }
+        // Second, so that the vCPUs get ready meanwhile.
+        match self.spawn_device_thread(output) {
+            Ok(thread) => self.device_thread = Some(thread),
+            Err(error) => verdict.consider(VmOutcome::DeviceThreadFailed(error.to_string())),
         }
-        self.shared.gate.give(StartCommand::Run);
+    }
+
+    /// When the guest's time is over, if it is limited and the guest has started.
+    fn deadline(&self, limit: Option<Duration>) -> Option<Instant> {
+        self.started?.checked_add(limit?)
     }
 
     fn spawn_device_thread(&self, output: Box<dyn Output>) -> io::Result<JoinHandle<()>> {
@@ -201,21 +194,17 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
     }
 
     /// Waits for the first terminal event.
-    fn supervise(
-        &mut self,
-        host: &mut Host,
-        deadline: Option<Instant>,
-        limit: Duration,
-        verdict: &mut Verdict,
-    ) {
+    fn supervise(&mut self, host: &mut Host, limit: Option<Duration>, verdict: &mut Verdict) {
         while verdict.outcome.is_none() {
-            match host.wait(&self.events, &self.shared.queue, deadline) {
+            match host.wait(&self.events, &self.shared.queue, self.deadline(limit)) {
                 // All that is queued is looked at before the first of it decides, so that an
                 // error beats a success that came just before it.
                 Ok(Wake::Events) => self.note_queued(verdict),
                 Ok(Wake::Signal(signal)) => verdict.consider(VmOutcome::Signal(signal)),
                 Ok(Wake::Quit) => verdict.consider(VmOutcome::Quit),
-                Ok(Wake::Deadline) => verdict.consider(VmOutcome::TimedOut(limit)),
+                Ok(Wake::Deadline) => {
+                    verdict.consider(VmOutcome::TimedOut(limit.unwrap_or_default()));
+                }
                 Err(error) => {
                     let message = format!("supervisor: poll: {error}");
                     verdict.consider(VmOutcome::DeviceThreadFailed(message));
@@ -233,9 +222,10 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
     /// Takes note of one event.
     fn note(&mut self, event: Event, verdict: &mut Verdict) {
         match event {
-            Event::VcpuReady(id) => self.vcpus[id.index()].state = VcpuState::Ready,
+            Event::Started(at) => self.started = Some(at),
             Event::VcpuEnded(id, end) => {
-                self.vcpus[id.index()].state = VcpuState::Ended;
+                self.vcpus[id.index()].ended = true;
+                self.running -= 1;
                 self.note_end(id, end, verdict);
             }
             Event::OutputFailed(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -275,14 +265,14 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
 
     /// Stops all vCPUs: every one is told before any is waited for.
     fn stop_vcpus(&mut self, verdict: &mut Verdict) {
-        self.shared.gate.give(StartCommand::Abort);
+        self.shared.gate.abort();
         self.shared.queue.close();
-        for vcpu in self.running_vcpus() {
+        for vcpu in &self.vcpus {
             vcpu.control.stop();
         }
         let deadline = Instant::now() + STOP_LIMIT;
         verdict.decided = verdict.outcome.is_some();
-        while self.running_vcpus().next().is_some() {
+        while self.running > 0 {
             match self.events.events().recv_deadline(deadline) {
                 Ok(event) => self.note(event, verdict),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
@@ -293,37 +283,36 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         }
     }
 
-    /// The vCPUs that have a thread which has not reported its end.
-    fn running_vcpus(&self) -> impl Iterator<Item = &Vcpu> {
-        self.vcpus.iter().filter(|vcpu| vcpu.thread.is_some() && vcpu.state != VcpuState::Ended)
-    }
-
     fn stuck_vcpus(&self) -> Vec<String> {
         let stuck = |(id, vcpu): (u32, &Vcpu)| {
             let exits = vcpu.control.exits.last();
             let last = exits.last().map_or("none".into(), ToString::to_string);
-            (vcpu.thread.is_some() && vcpu.state != VcpuState::Ended)
-                .then(|| format!("{} (last exit: {last})", VcpuId(id)))
+            vcpu.is_running().then(|| format!("{} (last exit: {last})", VcpuId(id)))
         };
         (0..).zip(&self.vcpus).filter_map(stuck).collect()
     }
 
     /// Lets the device thread write the last output and end. It waits for the reader as long as
     /// the outcome allows, and for a short grace from when somebody outside wants an end.
-    fn finish_output(&mut self, host: &mut Host, deadline: Option<Instant>, verdict: &mut Verdict) {
+    fn finish_output(&mut self, host: &mut Host, limit: Option<Duration>, verdict: &mut Verdict) {
         let Some(thread) = &self.device_thread else { return };
         let thread = thread.as_pthread_t();
         self.device_control.drain();
         self.shared.queue.rouse();
         let grace = || Instant::now() + OUTPUT_GRACE;
-        let waits = verdict.outcome.as_ref().is_some_and(VmOutcome::waits_for_reader);
-        let mut until =
-            if waits { deadline.map(|deadline| deadline.max(grace())) } else { Some(grace()) };
+        let mut hurry = !verdict.outcome.as_ref().is_some_and(VmOutcome::waits_for_reader);
+        let mut until = self.deadline(limit).map(|deadline| deadline.max(grace()));
+        if hurry {
+            until = Some(grace());
+        }
         self.note_queued(verdict);
         while self.output.is_none() {
             match host.wait(&self.events, &self.shared.queue, until) {
                 Ok(Wake::Events) => self.note_queued(verdict),
-                Ok(Wake::Signal(_) | Wake::Quit) if until.is_none() => until = Some(grace()),
+                Ok(Wake::Signal(_) | Wake::Quit) if !hurry => {
+                    hurry = true;
+                    until = Some(grace());
+                }
                 Ok(_) | Err(_) => break,
             }
         }
@@ -359,13 +348,17 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
 
 impl Vcpu {
     fn new(cpu: Option<usize>) -> Self {
-        let state = VcpuState::Starting;
-        Self { cpu, control: Arc::default(), thread: None, state, registers: None }
+        Self { cpu, control: Arc::default(), thread: None, ended: false, registers: None }
+    }
+
+    /// Whether it has a thread that has not reported its end.
+    fn is_running(&self) -> bool {
+        self.thread.is_some() && !self.ended
     }
 
     fn finish(self) -> VcpuReport {
         if let Some(thread) = self.thread
-            && self.state == VcpuState::Ended
+            && self.ended
         {
             // Its panic, if any, is in the verdict already.
             let _ = thread.join();

@@ -5,7 +5,8 @@ use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::thread;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use kvm_bindings::{KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VmFd};
@@ -97,20 +98,22 @@ fn failed(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> KvmError {
 /// # Errors
 ///
 /// A [`KvmError`] that says what to do.
-pub fn open(path: &Path) -> Result<Kvm, KvmError> {
+fn open(path: &Path) -> Result<Kvm, KvmError> {
     let name = path.display().to_string();
     let c_path = CString::new(path.as_os_str().as_bytes())
         .map_err(|error| KvmError::Open { path: name.clone(), source: error.into() })?;
-    let kvm = Kvm::new_with_path(c_path).map_err(|error| match error.errno() {
-        libc::ENOENT | libc::ENODEV | libc::ENXIO => KvmError::Missing(name.clone()),
-        libc::EACCES | libc::EPERM => KvmError::NotPermitted(name.clone()),
-        errno => {
-            let source = io::Error::from_raw_os_error(errno);
-            KvmError::Open { path: name.clone(), source }
-        }
-    })?;
+    let kvm = Kvm::new_with_path(c_path).map_err(|error| open_error(&name, error.errno()))?;
     check_version(name, kvm.get_api_version())?;
     Ok(kvm)
+}
+
+fn open_error(path: &str, errno: i32) -> KvmError {
+    let path = path.to_owned();
+    match errno {
+        libc::ENOENT | libc::ENODEV | libc::ENXIO => KvmError::Missing(path),
+        libc::EACCES | libc::EPERM => KvmError::NotPermitted(path),
+        errno => KvmError::Open { path, source: io::Error::from_raw_os_error(errno) },
+    }
 }
 
 /// KVM's API has had one version since Linux 2.6.22; the document (section 4.1) asks userspace
@@ -133,33 +136,48 @@ pub struct KvmVm {
     cpuid: CpuidTemplate,
 }
 
-impl KvmVm {
-    /// Makes the VM that `config` describes on the host's `kvm`.
+/// A VM that is being made. KVM_CREATE_VM takes longer than all else before the guest runs, and
+/// needs nothing but KVM: it goes on, on a thread of its own, while the caller finds out what
+/// kind of VM is wanted.
+#[derive(Debug)]
+pub struct PendingVm {
+    kvm: Arc<Kvm>,
+    vm: JoinHandle<Result<VmFd, KvmError>>,
+}
+
+impl PendingVm {
+    /// Begins to make a VM on the KVM device at `path`.
+    ///
+    /// # Errors
+    ///
+    /// The device is not usable.
+    pub fn begin(path: &Path) -> Result<Self, KvmError> {
+        let kvm = Arc::new(open(path)?);
+        let its_kvm = Arc::clone(&kvm);
+        let create = move || its_kvm.create_vm().map_err(failed("KVM_CREATE_VM"));
+        let vm = thread::Builder::new().name("create-vm".into()).spawn(create);
+        let vm = vm.map_err(|source| KvmError::Call { call: "cannot start a thread", source })?;
+        Ok(Self { kvm, vm })
+    }
+
+    /// Makes it the VM that `config` describes.
     ///
     /// # Errors
     ///
     /// The host refuses, or the guest cannot be loaded.
-    pub fn new(kvm: &Kvm, config: &VmConfig) -> Result<Self, KvmError> {
-        check_vcpus(kvm, config.vcpus)?;
-        // KVM_GET_SUPPORTED_CPUID and KVM_CREATE_VM take the longest of all calls before the
-        // guest runs, and about equally long; they need nothing of each other.
-        let (vm, cpuid) = thread::scope(|scope| {
-            let cpuid = scope.spawn(|| supported_cpuid(kvm));
-            let vm = kvm.create_vm().map_err(failed("KVM_CREATE_VM"));
-            let cpuid = cpuid.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            (vm, cpuid)
-        });
-        let (vm, cpuid) = (vm?, cpuid?);
-        let booted = boot::load(config, cpuid::has_gib_pages(cpuid.as_slice()))?;
+    pub fn finish(self, config: &VmConfig) -> Result<KvmVm, KvmError> {
+        check_vcpus(&self.kvm, config.vcpus)?;
+        let supported = self
+            .kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(failed("KVM_GET_SUPPORTED_CPUID"))?;
+        let cpuid = CpuidTemplate::new(supported.as_slice(), config.vcpus)?;
+        let booted = boot::load(config, cpuid::has_gib_pages(supported.as_slice()))?;
+        let vm = self.vm.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         map_memory(&vm, &booted.memory)?;
         vm.set_tss_address(TSS_ADDRESS).map_err(failed("KVM_SET_TSS_ADDR"))?;
-        let cpuid = CpuidTemplate::new(cpuid.as_slice(), config.vcpus)?;
-        Ok(Self { vm, _memory: booted.memory, entry: booted.entry, cpuid })
+        Ok(KvmVm { vm, _memory: booted.memory, entry: booted.entry, cpuid })
     }
-}
-
-fn supported_cpuid(kvm: &Kvm) -> Result<kvm_bindings::CpuId, KvmError> {
-    kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(failed("KVM_GET_SUPPORTED_CPUID"))
 }
 
 fn check_vcpus(kvm: &Kvm, wanted: VcpuCount) -> Result<(), KvmError> {
@@ -233,6 +251,9 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         let not_kvm = open(&file).unwrap_err().to_string();
         assert!(not_kvm.ends_with("does not answer KVM_GET_API_VERSION"), "{not_kvm}");
+
+        let refused = open_error("/dev/kvm", libc::EACCES).to_string();
+        assert!(refused.contains("permission denied") && refused.contains("usermod"), "{refused}");
 
         let version = check_version("/dev/kvm".into(), 11).unwrap_err().to_string();
         assert!(version.contains("version 11, and 12 is needed"), "{version}");

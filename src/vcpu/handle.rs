@@ -6,6 +6,7 @@ use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
@@ -70,8 +71,11 @@ fn live<B: BuildVcpu>(shared: &Shared<B>, seat: &VcpuSeat) -> VcpuEnd {
     let mut runner = Runner::new(seat.id, vcpu, &seat.control, &shared.queue, posting);
     // Declared after the vCPU and so dropped before it, on a panic too.
     let _published = seat.control.publish(runner.vcpu().kicker());
-    seat.events.send(Event::VcpuReady(seat.id));
-    match shared.gate.wait() {
+    let arrival = shared.gate.arrive();
+    if arrival.opened {
+        seat.events.send(Event::Started(Instant::now()));
+    }
+    match arrival.command {
         StartCommand::Run => runner.run(),
         StartCommand::Abort => VcpuEnd::Stopped { registers: None },
     }

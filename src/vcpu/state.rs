@@ -1,7 +1,8 @@
 //! What other threads may ask of a vCPU's thread: to start, and to stop.
 //!
-//! A start is one command to all ([`StartGate`]), not a barrier that counts: a thread that
-//! fails before it is ready would leave a barrier's others waiting for ever.
+//! A start is one command to all ([`StartGate`]). The vCPU that is the last to get ready gives
+//! it, which spares the boot two thread switches; a thread that fails before it is ready would
+//! leave a plain barrier's others waiting for ever, so the supervisor can call the start off.
 //!
 //! A stop is a kick ([`VcpuControl`]): the request is published, then the vCPU is made to
 //! leave the guest. Invariant: once [`VcpuControl::stop`] has returned, the vCPU's next look
@@ -17,8 +18,14 @@ use crate::vcpu::Kick;
 /// A gate at which vCPU threads wait, ready to run, until they are all let go or sent home.
 #[derive(Debug)]
 pub struct StartGate {
-    command: Mutex<Option<StartCommand>>,
-    given: Condvar,
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct GateState {
+    missing: usize,
+    command: Option<StartCommand>,
 }
 
 /// What the threads at a gate are told.
@@ -26,37 +33,47 @@ pub struct StartGate {
 pub enum StartCommand {
     /// Run.
     Run,
-    /// Another thread could not get ready: do not run.
+    /// Another thread could not get ready, or the start was called off: do not run.
     Abort,
 }
 
-impl StartGate {
-    /// A closed gate.
-    pub fn new() -> Self {
-        Self { command: Mutex::new(None), given: Condvar::new() }
-    }
-
-    /// Gives the command. The first one stays.
-    pub fn give(&self, command: StartCommand) {
-        self.command.lock().get_or_insert(command);
-        self.given.notify_all();
-    }
-
-    /// Waits for the command.
-    pub fn wait(&self) -> StartCommand {
-        let mut command = self.command.lock();
-        loop {
-            if let Some(command) = *command {
-                return command;
-            }
-            self.given.wait(&mut command);
-        }
-    }
+/// What a thread that came to the gate was told, and whether it came last and opened it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The command, the same for all.
+    pub command: StartCommand,
+    /// The gate opened for this thread's coming.
+    pub opened: bool,
 }
 
-impl Default for StartGate {
-    fn default() -> Self {
-        Self::new()
+impl StartGate {
+    /// A gate that opens when `threads` have come.
+    pub fn new(threads: usize) -> Self {
+        let state = GateState { missing: threads, command: None };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// Comes to the gate and waits for the command. To be called once by each thread.
+    pub fn arrive(&self) -> Arrival {
+        let mut state = self.state.lock();
+        state.missing = state.missing.saturating_sub(1);
+        let opened = state.missing == 0 && state.command.is_none();
+        if opened {
+            state.command = Some(StartCommand::Run);
+            self.changed.notify_all();
+        }
+        loop {
+            if let Some(command) = state.command {
+                return Arrival { command, opened };
+            }
+            self.changed.wait(&mut state);
+        }
+    }
+
+    /// Calls the start off, unless it has happened.
+    pub fn abort(&self) {
+        self.state.lock().command.get_or_insert(StartCommand::Abort);
+        self.changed.notify_all();
     }
 }
 
