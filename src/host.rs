@@ -2,7 +2,7 @@
 //! one place, the supervisor's poll(2), together with the bell of the VM's own events. Runs on
 //! the main thread.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -135,7 +135,7 @@ impl Host {
                     queue.visit(|devices| devices.com1().push_input(read.bytes));
                 }
                 if read.action == Some(Action::Help) {
-                    eprint!("{HELP}");
+                    let _ = io::stderr().write_all(HELP.as_bytes());
                 }
                 read.action
             }

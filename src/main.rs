@@ -61,7 +61,7 @@ fn run(config: &VmConfig, vm: PendingVm) -> Result<u8, Box<dyn Error>> {
     let vmm = Vmm::new(vm.finish(config)?, config.vcpus, cpu_for)?;
     let console = Console::open(&config.serial)?;
     if let Some(path) = console.pty_path() {
-        eprintln!("minivmm: serial port at {}", path.display());
+        say(&format!("serial port at {}", path.display()));
     }
     let Console { input, output, terminal, .. } = console;
     let mut host = Host { signals: Some(Signals::take()?), input: Some(input), terminal };
@@ -69,12 +69,12 @@ fn run(config: &VmConfig, vm: PendingVm) -> Result<u8, Box<dyn Error>> {
     drop(host);
 
     if report.outcome.is_failure() {
-        eprintln!("minivmm: {}\n{}", report.outcome, report.details());
+        say(&format!("{}\n{}", report.outcome, report.details()));
     } else if !matches!(report.outcome, VmOutcome::OutputClosed) {
         log::info!(target: "minivmm", "{}", report.outcome);
     }
     if report.output.lost > 0 && !matches!(report.outcome, VmOutcome::OutputClosed) {
-        eprintln!("minivmm: {} bytes of the guest's output were not written", report.output.lost);
+        say(&format!("{} bytes of the guest's output were not written", report.output.lost));
     }
     Ok(report.outcome.exit_code())
 }
@@ -103,5 +103,10 @@ fn print_error(error: &dyn Error) {
         }
         cause = error.source();
     }
-    eprintln!("minivmm: {line}");
+    say(&line);
+}
+
+/// Tells the user on standard error. If that fails too there is nobody left to tell.
+fn say(message: &str) {
+    let _ = writeln!(io::stderr(), "minivmm: {message}");
 }

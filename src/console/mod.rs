@@ -98,7 +98,7 @@ impl Console {
         let Pty { master, slave, path } = Pty::open()?;
         Ok(Self {
             input: ConsoleInput::pty(master.try_clone()?, slave.try_clone()?),
-            output: ConsoleOutput { sink: Some(master), _pty_slave: Some(slave) },
+            output: ConsoleOutput { sink: Some(master), pty_slave: Some(slave) },
             terminal: None,
             pty_path: Some(path),
         })
@@ -107,7 +107,7 @@ impl Console {
     fn output_only(sink: Option<OwnedFd>) -> Self {
         Self {
             input: ConsoleInput::none(),
-            output: ConsoleOutput { sink, _pty_slave: None },
+            output: ConsoleOutput { sink, pty_slave: None },
             terminal: None,
             pty_path: None,
         }
@@ -120,7 +120,7 @@ pub struct ConsoleOutput {
     /// `None` discards.
     sink: Option<OwnedFd>,
     /// See `Pty::slave`.
-    _pty_slave: Option<OwnedFd>,
+    pty_slave: Option<OwnedFd>,
 }
 
 /// Where the guest's output goes: one write(2) a call. The console's in the program, others in
@@ -132,6 +132,11 @@ pub trait Output: Send {
     ///
     /// What write(2) says; [`io::ErrorKind::Interrupted`] if a signal ended the waiting.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// False while the host holds bytes that it would drop if the output were closed now.
+    fn is_taken(&self) -> bool {
+        true
+    }
 }
 
 impl Output for ConsoleOutput {
@@ -151,6 +156,14 @@ impl Output for ConsoleOutput {
                 written => return Ok(written?),
             }
         }
+    }
+
+    /// A pseudo-terminal drops what its user has not read when it is closed; what is unread can
+    /// be seen from its other side.
+    fn is_taken(&self) -> bool {
+        let Some(slave) = &self.pty_slave else { return true };
+        let mut fds = [PollFd::new(slave.as_fd(), PollFlags::POLLIN)];
+        !matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
     }
 }
 

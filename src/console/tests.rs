@@ -31,7 +31,7 @@ fn all_bytes() -> Vec<u8> {
 }
 
 fn output_to(sink: impl Into<OwnedFd>) -> ConsoleOutput {
-    ConsoleOutput { sink: Some(sink.into()), _pty_slave: None }
+    ConsoleOutput { sink: Some(sink.into()), pty_slave: None }
 }
 
 fn write_all(output: &mut ConsoleOutput, mut bytes: &[u8]) {

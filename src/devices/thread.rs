@@ -272,8 +272,11 @@ impl<'a> DeviceThread<'a> {
         loop {
             let round = self.round(true);
             if !round.result.output_left && !round.held {
-                return;
+                break;
             }
+        }
+        while !self.failed && !self.control.reached(Phase::Abandon) && !self.output.is_taken() {
+            self.queue.nap(NAP_MAX);
         }
     }
 }
