@@ -69,7 +69,7 @@ fn run(config: &VmConfig, vm: PendingVm) -> Result<u8, Box<dyn Error>> {
     drop(host);
 
     if report.outcome.is_failure() {
-        say(&format!("{}\n{}", report.outcome, report.details()));
+        say(format!("{}\n{}", report.outcome, report.details()).trim_end());
     } else if !matches!(report.outcome, VmOutcome::OutputClosed) {
         log::info!(target: "minivmm", "{}", report.outcome);
     }
