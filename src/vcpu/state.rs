@@ -72,7 +72,8 @@ impl StartGate {
         }
         loop {
             if let Some(command) = self.state.lock().command {
-                return Arrival { command, opened };
+                // Called off in the moment between: it did not open.
+                return Arrival { command, opened: opened && command == StartCommand::Run };
             }
             bed.park(None);
         }
