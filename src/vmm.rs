@@ -28,7 +28,7 @@ use crate::irq::NullIrq;
 use crate::kvm::kick;
 use crate::outcome::VmOutcome;
 use crate::report::{VcpuReport, VmReport};
-use crate::vcpu::handle::{Shared, VcpuSeat, panic_message, spawn};
+use crate::vcpu::handle::{Shared, VcpuSeat, panic_message, vcpu_life};
 use crate::vcpu::registers::Registers;
 use crate::vcpu::state::{StartGate, VcpuControl};
 use crate::vcpu::{BuildVcpu, VcpuEnd, VcpuError};
@@ -70,7 +70,13 @@ pub struct Vmm<B> {
     started: Option<Instant>,
     events: EventReceiver,
     sender: EventSender,
+    stop_limit: Duration,
+    /// A field so that a test can be a host without threads to give.
+    spawn: Spawn,
 }
+
+/// How a thread is started: its name and what it does.
+type Spawn = fn(String, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>;
 
 /// What the supervisor has of one vCPU.
 #[derive(Debug)]
@@ -121,6 +127,8 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
             started: None,
             events,
             sender,
+            stop_limit: STOP_LIMIT,
+            spawn: |name, body| thread::Builder::new().name(name).spawn(body),
         })
     }
 
@@ -155,7 +163,8 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
                 control: Arc::clone(&vcpu.control),
                 events: self.sender.clone(),
             };
-            match spawn(Arc::clone(&self.shared), seat) {
+            let life = vcpu_life(Arc::clone(&self.shared), seat);
+            match (self.spawn)(format!("vcpu{}", id.0), Box::new(life)) {
                 Ok(thread) => {
                     vcpu.thread = Some(thread);
                     self.running += 1;
@@ -183,14 +192,15 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         let shared = Arc::clone(&self.shared);
         let control = Arc::clone(&self.device_control);
         let events = self.sender.clone();
-        thread::Builder::new().name("devices".into()).spawn(move || {
+        let life = move || {
             let serve = std::panic::AssertUnwindSafe(|| {
                 let on_event = |event| events.send(event);
                 DeviceThread::new(&shared.queue, &control, output, on_event).run()
             });
             let end = std::panic::catch_unwind(serve);
             events.send(Event::DevicesEnded(end.map_err(|payload| panic_message(&*payload))));
-        })
+        };
+        (self.spawn)("devices".into(), Box::new(life))
     }
 
     /// Waits for the first terminal event.
@@ -270,7 +280,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         for vcpu in &self.vcpus {
             vcpu.control.stop();
         }
-        let deadline = Instant::now() + STOP_LIMIT;
+        let deadline = Instant::now() + self.stop_limit;
         verdict.decided = verdict.outcome.is_some();
         while self.running > 0 {
             match self.events.events().recv_deadline(deadline) {
@@ -317,7 +327,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
             }
         }
         self.device_control.abandon();
-        let give_up = Instant::now() + STOP_LIMIT;
+        let give_up = Instant::now() + self.stop_limit;
         while self.output.is_none() && Instant::now() < give_up {
             // A signal that comes just before the thread enters write(2) is missed, so it is
             // sent again until the thread has reported.
