@@ -68,6 +68,8 @@ pub struct Vmm<B> {
     output: Option<OutputReport>,
     /// When the guest started.
     started: Option<Instant>,
+    /// Somebody outside wants an end, be it decided already or not.
+    stop_requested: bool,
     events: EventReceiver,
     sender: EventSender,
     stop_limit: Duration,
@@ -125,6 +127,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
             device_thread: None,
             output: None,
             started: None,
+            stop_requested: false,
             events,
             sender,
             stop_limit: STOP_LIMIT,
@@ -245,9 +248,12 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
             Event::DevicesEnded(Ok(report)) => self.output = Some(report),
             Event::DevicesEnded(Err(message)) => {
                 self.output = Some(OutputReport::default());
-                verdict.consider(VmOutcome::DeviceThreadFailed(message));
+                verdict.consider_output(VmOutcome::DeviceThreadFailed(message));
             }
-            Event::StopRequested => verdict.consider(VmOutcome::Stopped),
+            Event::StopRequested => {
+                self.stop_requested = true;
+                verdict.consider(VmOutcome::Stopped);
+            }
             Event::InputRoom => {}
         }
     }
@@ -310,19 +316,18 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         self.device_control.drain();
         self.shared.queue.rouse();
         let grace = || Instant::now() + OUTPUT_GRACE;
-        let mut hurry = !verdict.outcome.as_ref().is_some_and(VmOutcome::waits_for_reader);
         let mut until = self.deadline(limit).map(|deadline| deadline.max(grace()));
-        if hurry {
-            until = Some(grace());
-        }
+        let mut hurry = false;
+        self.stop_requested |= !verdict.outcome.as_ref().is_some_and(VmOutcome::waits_for_reader);
         self.note_queued(verdict);
         while self.output.is_none() {
+            if self.stop_requested && !hurry {
+                hurry = true;
+                until = Some(grace());
+            }
             match host.wait(&self.events, &self.shared.queue, until) {
                 Ok(Wake::Events) => self.note_queued(verdict),
-                Ok(Wake::Signal(_) | Wake::Quit) if !hurry => {
-                    hurry = true;
-                    until = Some(grace());
-                }
+                Ok(Wake::Signal(_) | Wake::Quit) if !hurry => self.stop_requested = true,
                 Ok(_) | Err(_) => break,
             }
         }
@@ -401,11 +406,12 @@ impl Verdict {
     /// Output that cannot be written also beats a success that was decided: the run did not go
     /// well if the last of its output is lost.
     fn consider_output(&mut self, outcome: VmOutcome) {
-        let wins = match &self.outcome {
-            None => true,
-            Some(first) => !first.is_failure() && first.waits_for_reader(),
-        };
-        self.settle(wins, outcome);
+        match &self.outcome {
+            Some(first) if !first.is_failure() && first.waits_for_reader() => {
+                self.settle(true, outcome);
+            }
+            _ => self.consider(outcome),
+        }
     }
 
     fn settle(&mut self, wins: bool, outcome: VmOutcome) {
