@@ -336,3 +336,6 @@ pub struct Round<R> {
     /// A busy device holds up the channel.
     pub held: bool,
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;
