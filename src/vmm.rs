@@ -28,7 +28,7 @@ use crate::irq::NullIrq;
 use crate::kvm::kick;
 use crate::outcome::VmOutcome;
 use crate::report::{VcpuReport, VmReport};
-use crate::vcpu::handle::{Shared, VcpuSeat, panic_message, spawn};
+use crate::vcpu::handle::{Shared, VcpuSeat, panic_message, vcpu_life};
 use crate::vcpu::registers::Registers;
 use crate::vcpu::state::{StartGate, VcpuControl};
 use crate::vcpu::{BuildVcpu, VcpuEnd, VcpuError};
@@ -68,9 +68,17 @@ pub struct Vmm<B> {
     output: Option<OutputReport>,
     /// When the guest started.
     started: Option<Instant>,
+    /// Somebody outside wants an end, be it decided already or not.
+    stop_requested: bool,
     events: EventReceiver,
     sender: EventSender,
+    stop_limit: Duration,
+    /// A field so that a test can be a host without threads to give.
+    spawn: Spawn,
 }
+
+/// How a thread is started: its name and what it does.
+type Spawn = fn(String, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>;
 
 /// What the supervisor has of one vCPU.
 #[derive(Debug)]
@@ -119,8 +127,11 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
             device_thread: None,
             output: None,
             started: None,
+            stop_requested: false,
             events,
             sender,
+            stop_limit: STOP_LIMIT,
+            spawn: |name, body| thread::Builder::new().name(name).spawn(body),
         })
     }
 
@@ -155,7 +166,8 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
                 control: Arc::clone(&vcpu.control),
                 events: self.sender.clone(),
             };
-            match spawn(Arc::clone(&self.shared), seat) {
+            let life = vcpu_life(Arc::clone(&self.shared), seat);
+            match (self.spawn)(format!("vcpu{}", id.0), Box::new(life)) {
                 Ok(thread) => {
                     vcpu.thread = Some(thread);
                     self.running += 1;
@@ -183,14 +195,15 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         let shared = Arc::clone(&self.shared);
         let control = Arc::clone(&self.device_control);
         let events = self.sender.clone();
-        thread::Builder::new().name("devices".into()).spawn(move || {
+        let life = move || {
             let serve = std::panic::AssertUnwindSafe(|| {
                 let on_event = |event| events.send(event);
                 DeviceThread::new(&shared.queue, &control, output, on_event).run()
             });
             let end = std::panic::catch_unwind(serve);
             events.send(Event::DevicesEnded(end.map_err(|payload| panic_message(&*payload))));
-        })
+        };
+        (self.spawn)("devices".into(), Box::new(life))
     }
 
     /// Waits for the first terminal event.
@@ -235,9 +248,12 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
             Event::DevicesEnded(Ok(report)) => self.output = Some(report),
             Event::DevicesEnded(Err(message)) => {
                 self.output = Some(OutputReport::default());
-                verdict.consider(VmOutcome::DeviceThreadFailed(message));
+                verdict.consider_output(VmOutcome::DeviceThreadFailed(message));
             }
-            Event::StopRequested => verdict.consider(VmOutcome::Stopped),
+            Event::StopRequested => {
+                self.stop_requested = true;
+                verdict.consider(VmOutcome::Stopped);
+            }
             Event::InputRoom => {}
         }
     }
@@ -270,7 +286,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         for vcpu in &self.vcpus {
             vcpu.control.stop();
         }
-        let deadline = Instant::now() + STOP_LIMIT;
+        let deadline = Instant::now() + self.stop_limit;
         verdict.decided = verdict.outcome.is_some();
         while self.running > 0 {
             match self.events.events().recv_deadline(deadline) {
@@ -300,24 +316,23 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         self.device_control.drain();
         self.shared.queue.rouse();
         let grace = || Instant::now() + OUTPUT_GRACE;
-        let mut hurry = !verdict.outcome.as_ref().is_some_and(VmOutcome::waits_for_reader);
         let mut until = self.deadline(limit).map(|deadline| deadline.max(grace()));
-        if hurry {
-            until = Some(grace());
-        }
+        let mut hurry = false;
+        self.stop_requested |= !verdict.outcome.as_ref().is_some_and(VmOutcome::waits_for_reader);
         self.note_queued(verdict);
         while self.output.is_none() {
+            if self.stop_requested && !hurry {
+                hurry = true;
+                until = Some(grace());
+            }
             match host.wait(&self.events, &self.shared.queue, until) {
                 Ok(Wake::Events) => self.note_queued(verdict),
-                Ok(Wake::Signal(_) | Wake::Quit) if !hurry => {
-                    hurry = true;
-                    until = Some(grace());
-                }
+                Ok(Wake::Signal(_) | Wake::Quit) if !hurry => self.stop_requested = true,
                 Ok(_) | Err(_) => break,
             }
         }
         self.device_control.abandon();
-        let give_up = Instant::now() + STOP_LIMIT;
+        let give_up = Instant::now() + self.stop_limit;
         while self.output.is_none() && Instant::now() < give_up {
             // A signal that comes just before the thread enters write(2) is missed, so it is
             // sent again until the thread has reported.
@@ -391,11 +406,12 @@ impl Verdict {
     /// Output that cannot be written also beats a success that was decided: the run did not go
     /// well if the last of its output is lost.
     fn consider_output(&mut self, outcome: VmOutcome) {
-        let wins = match &self.outcome {
-            None => true,
-            Some(first) => !first.is_failure() && first.waits_for_reader(),
-        };
-        self.settle(wins, outcome);
+        match &self.outcome {
+            Some(first) if !first.is_failure() && first.waits_for_reader() => {
+                self.settle(true, outcome);
+            }
+            _ => self.consider(outcome),
+        }
     }
 
     fn settle(&mut self, wins: bool, outcome: VmOutcome) {

@@ -175,7 +175,8 @@ impl<S: Serve> DeviceQueue<S> {
     ///
     /// # Errors
     ///
-    /// [`Closed`] if the VM is stopping and a busy device bars the way.
+    /// [`Closed`] if the VM is stopping and a busy device bars the way, or if it has to stop
+    /// because serving the access has panicked.
     pub fn call(&self, vcpu: VcpuId, access: Access) -> Result<Served<S::Reply>, Closed> {
         self.enter(Request { vcpu, posted: false, access })?;
         let mut devices = self.devices.lock();
@@ -185,8 +186,11 @@ impl<S: Serve> DeviceQueue<S> {
             }
             // Invariant: our access has entered and is not served, so it is in the channel or
             // held; the channel cannot be empty, and helping ends at the latest with it.
-            if let Step::Held = devices.step(ServedBy::Vcpu(vcpu)) {
-                self.wait_for_room(&mut devices)?;
+            match devices.step(ServedBy::Vcpu(vcpu)) {
+                Step::Served => {}
+                Step::Held => self.wait_for_room(&mut devices)?,
+                // Unless a device panicked over our access on the thread that served it.
+                Step::Empty => return Err(Closed),
             }
         };
         self.let_go(devices);
@@ -332,3 +336,6 @@ pub struct Round<R> {
     /// A busy device holds up the channel.
     pub held: bool,
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

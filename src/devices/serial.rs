@@ -164,3 +164,6 @@ impl SerialPort {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -290,3 +290,6 @@ impl fmt::Debug for DeviceThread<'_> {
 fn to_u64(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

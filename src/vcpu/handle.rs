@@ -1,11 +1,9 @@
-//! The life of a vCPU's thread: spawn, bind to a CPU, make the vCPU, wait at the gate, run,
+//! The life of a vCPU's thread: bind to a CPU, make the vCPU, wait at the gate, run,
 //! report. It reports its end on every path, a panic included.
 
 use std::any::Any;
-use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -45,21 +43,14 @@ pub struct VcpuSeat {
     pub events: EventSender,
 }
 
-/// Starts the thread of one vCPU.
-///
-/// # Errors
-///
-/// The host gives us no thread.
-pub fn spawn<B>(shared: Arc<Shared<B>>, seat: VcpuSeat) -> io::Result<JoinHandle<()>>
-where
-    B: BuildVcpu + 'static,
-{
-    thread::Builder::new().name(format!("vcpu{}", seat.id.0)).spawn(move || {
+/// What the thread of one vCPU does, from its first instruction to its last.
+pub fn vcpu_life<B: BuildVcpu>(shared: Arc<Shared<B>>, seat: VcpuSeat) -> impl FnOnce() {
+    move || {
         let life = AssertUnwindSafe(|| live(&shared, &seat));
         let end = panic::catch_unwind(life)
             .unwrap_or_else(|payload| VcpuEnd::Panicked(panic_message(&*payload)));
         seat.events.send(Event::VcpuEnded(seat.id, end));
-    })
+    }
 }
 
 fn live<B: BuildVcpu>(shared: &Shared<B>, seat: &VcpuSeat) -> VcpuEnd {

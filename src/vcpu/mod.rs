@@ -5,6 +5,8 @@
 pub mod handle;
 pub mod registers;
 pub mod runner;
+#[cfg(all(test, not(loom)))]
+pub(crate) mod scripted;
 pub mod state;
 
 use std::io;

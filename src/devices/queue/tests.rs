@@ -1,0 +1,440 @@
+//! The device protocol on real threads, around servers that check what they are given.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::mpsc;
+use std::thread::{self, ThreadId};
+use std::time::Instant;
+
+use super::*;
+use crate::exit::{AddressSpace, Direction};
+
+/// A test that takes longer than this hangs.
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+const V0: VcpuId = VcpuId(0);
+const V1: VcpuId = VcpuId(1);
+
+/// An access that carries a number.
+fn access(data: u64) -> Access {
+    Access { space: AddressSpace::Pio, addr: 0, direction: Direction::Write, size: 8, data }
+}
+
+/// Takes each vCPU's accesses, which are numbered from 0, in their order only; replies with
+/// how many accesses of all vCPUs it has served before.
+#[derive(Default)]
+struct Counter {
+    next: [u64; 4],
+    served: u64,
+    /// What the device thread knows of `served`.
+    seen: u64,
+    /// Accesses until it is busy; none if it never is.
+    room: Option<u64>,
+    refused: Vec<ThreadId>,
+}
+
+impl Counter {
+    /// What the device thread does.
+    fn look(&mut self) -> u64 {
+        self.seen = self.served;
+        self.served
+    }
+}
+
+impl Serve for Counter {
+    type Reply = u64;
+
+    fn serve(&mut self, vcpu: VcpuId, access: &Access) -> Result<u64, Busy> {
+        if self.room == Some(0) {
+            self.refused.push(thread::current().id());
+            return Err(Busy);
+        }
+        self.room = self.room.map(|room| room - 1);
+        let next = &mut self.next[vcpu.index()];
+        assert_eq!(access.data, *next, "{vcpu}");
+        *next += 1;
+        self.served += 1;
+        Ok(self.served - 1)
+    }
+
+    fn needs_thread(&self) -> bool {
+        self.seen != self.served
+    }
+}
+
+/// Fails the test if `run` does not return.
+fn watched<R: Send + 'static>(run: impl FnOnce() -> R + Send + 'static) -> R {
+    let (done, result) = mpsc::channel();
+    let thread = thread::spawn(move || done.send(run()).unwrap());
+    match result.recv_timeout(WATCHDOG) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("a thread hangs"),
+        result => {
+            if let Err(panic) = thread.join() {
+                std::panic::resume_unwind(panic);
+            }
+            result.unwrap()
+        }
+    }
+}
+
+/// Lets others run until `condition` holds, which it is certain to.
+fn wait_until(condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < WATCHDOG, "waited in vain");
+        thread::yield_now();
+    }
+}
+
+/// Whether `thread` waits for room. It was refused with the devices held, and let go of them
+/// only by waiting.
+fn waits(queue: &DeviceQueue<Counter>, thread: ThreadId) -> bool {
+    queue.visit(|counter| counter.refused.contains(&thread))
+}
+
+/// The device thread in little: rounds with naps between them as long as there is work, then
+/// sleep, until `end`. `make_room` is what it does for the server.
+fn device_thread(
+    queue: &DeviceQueue<Counter>,
+    end: &AtomicBool,
+    make_room: impl Fn(&mut Counter) + Copy,
+) {
+    queue.adopt();
+    let mut posted = 0;
+    while !end.load(Ordering::SeqCst) {
+        let round = queue.round(make_room);
+        if round.posted != posted || round.held {
+            posted = round.posted;
+            queue.nap(Duration::from_micros(50));
+            continue;
+        }
+        queue.sleep(None, || {
+            let round = queue.round(make_room);
+            round.posted != posted || round.held || end.load(Ordering::SeqCst)
+        });
+    }
+}
+
+mod order {
+    use super::*;
+
+    const VCPUS: u32 = 4;
+    const ACCESSES: u64 = 20_000;
+
+    /// All vCPUs hand in their accesses, of which about one in `calls` is waited for. Returns
+    /// how many replies there were, and the queue.
+    fn hand_in(queue: &DeviceQueue<Counter>, calls: u64) -> u64 {
+        let published = AtomicU64::new(0);
+        let hand_in = |vcpu: u32| {
+            let mut replies = 0;
+            for number in 0..ACCESSES {
+                if (number * 7 + u64::from(vcpu)) % calls == 0 {
+                    let before = published.load(Ordering::SeqCst);
+                    let served = queue.call(VcpuId(vcpu), access(number)).unwrap();
+                    // A read sees all that had come before it, whoever wrote it.
+                    assert!(served.reply >= before, "{} < {before}", served.reply);
+                    assert!(matches!(served.by, ServedBy::DeviceThread | ServedBy::Vcpu(_)));
+                    replies += 1;
+                } else {
+                    queue.post(VcpuId(vcpu), access(number)).unwrap();
+                }
+                published.fetch_add(1, Ordering::SeqCst);
+            }
+            replies
+        };
+        thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..VCPUS).map(|vcpu| scope.spawn(move || hand_in(vcpu))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        })
+    }
+
+    /// Every access was served, each vCPU's in order, and each call had its reply.
+    fn check(queue: &DeviceQueue<Counter>, replies: u64) {
+        let total = u64::from(VCPUS) * ACCESSES;
+        let round = queue.round(|counter| (counter.next, counter.served));
+        assert_eq!(round.result, ([ACCESSES; 4], total));
+        assert_eq!(round.posted + replies, total);
+        assert!(!round.held);
+    }
+
+    #[test]
+    fn vcpus_alone_keep_it_whatever_the_channel_holds() {
+        for (capacity, calls) in [(1, 3), (2, 5), (3, 50), (64, 1), (1024, 500)] {
+            watched(move || {
+                let queue = DeviceQueue::new(Counter::default(), 4, capacity);
+                check(&queue, hand_in(&queue, calls));
+            });
+        }
+    }
+
+    #[test]
+    fn a_device_thread_beside_them_keeps_it_and_a_busy_device_too() {
+        for (capacity, calls, room) in
+            [(1, 4, Some(100)), (3, 1, Some(50)), (64, 100, Some(1000)), (1024, 20, None)]
+        {
+            watched(move || {
+                let counter = Counter { room, ..Counter::default() };
+                let queue = DeviceQueue::new(counter, 4, capacity);
+                let end = AtomicBool::new(false);
+                thread::scope(|scope| {
+                    let make_room = move |counter: &mut Counter| {
+                        counter.room = room;
+                        counter.refused.clear();
+                    };
+                    let (queue, end) = (&queue, &end);
+                    scope.spawn(move || device_thread(queue, end, make_room));
+                    let replies = hand_in(queue, calls);
+                    end.store(true, Ordering::SeqCst);
+                    queue.rouse();
+                    wait_until(|| !queue.round(make_room).held);
+                    check(queue, replies);
+                });
+            });
+        }
+    }
+}
+
+mod helping {
+    use super::*;
+
+    #[test]
+    fn a_vcpu_serves_those_before_it_and_none_after_it() {
+        let queue = DeviceQueue::new(Counter::default(), 2, 8);
+        for number in 0..3 {
+            queue.post(V0, access(number)).unwrap();
+        }
+        assert_eq!(queue.visit(|counter| counter.served), 0);
+        let served = queue.call(V1, access(0)).unwrap();
+        assert_eq!(served, Served { reply: 3, by: ServedBy::Vcpu(V1) });
+    }
+
+    #[test]
+    fn a_full_channel_is_served_by_who_needs_room() {
+        let queue = DeviceQueue::new(Counter::default(), 2, 2);
+        for number in 0..2 {
+            queue.post(V0, access(number)).unwrap();
+        }
+        queue.post(V1, access(0)).unwrap();
+        assert_eq!(queue.visit(|counter| counter.served), 2);
+    }
+
+    /// vCPU 0 waits for room; then there is some, which nobody tells it, and `serve` has its
+    /// turn. Returns what vCPU 0 gets.
+    fn served_by_another(serve: impl FnOnce(&DeviceQueue<Counter>)) -> Served<u64> {
+        let busy = Counter { room: Some(0), ..Counter::default() };
+        let queue = DeviceQueue::new(busy, 2, 8);
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| queue.call(V0, access(0)));
+            let id = waiter.thread().id();
+            wait_until(|| waits(&queue, id));
+            queue.visit(|counter| counter.room = None);
+            serve(&queue);
+            queue.close();
+            waiter.join().unwrap().unwrap()
+        })
+    }
+
+    #[test]
+    fn a_reply_from_another_vcpu_says_so() {
+        let served = served_by_another(|queue| {
+            let own = queue.call(V1, access(0)).unwrap();
+            assert_eq!(own, Served { reply: 1, by: ServedBy::Vcpu(V1) });
+        });
+        assert_eq!(served, Served { reply: 0, by: ServedBy::Vcpu(V1) });
+    }
+
+    #[test]
+    fn a_reply_from_the_device_thread_says_so() {
+        let served = served_by_another(|queue| assert!(!queue.round(|_| ()).held));
+        assert_eq!(served, Served { reply: 0, by: ServedBy::DeviceThread });
+    }
+}
+
+mod busy {
+    use super::*;
+
+    #[test]
+    fn what_a_busy_device_refuses_stays_first() {
+        let busy = Counter { room: Some(1), ..Counter::default() };
+        let queue = DeviceQueue::new(busy, 1, 8);
+        for number in 0..4 {
+            queue.post(V0, access(number)).unwrap();
+        }
+        // Each round serves one and makes room for the next.
+        for served in 1..=4 {
+            let round = queue.round(|counter| {
+                counter.room = Some(1);
+                counter.served
+            });
+            assert_eq!((round.result, round.posted, round.held), (served, served, served < 4));
+        }
+    }
+
+    #[test]
+    fn room_lets_all_who_wait_go_on() {
+        watched(|| {
+            let busy = Counter { room: Some(0), ..Counter::default() };
+            let queue = DeviceQueue::new(busy, 4, 2);
+            thread::scope(|scope| {
+                let call = |vcpu| queue.call(VcpuId(vcpu), access(0)).unwrap().reply;
+                let waiters: Vec<_> = (0..4).map(|vcpu| scope.spawn(move || call(vcpu))).collect();
+                for waiter in &waiters {
+                    wait_until(|| waits(&queue, waiter.thread().id()));
+                }
+                queue.round(|counter| counter.room = None);
+                let mut replies: Vec<_> = waiters.into_iter().map(|w| w.join().unwrap()).collect();
+                replies.sort_unstable();
+                assert_eq!(replies, [0, 1, 2, 3]);
+            });
+        });
+    }
+
+    #[test]
+    fn who_waits_for_room_wakes_the_device_thread() {
+        watched(|| {
+            let busy = Counter { room: Some(0), ..Counter::default() };
+            let queue = DeviceQueue::new(busy, 1, 1);
+            let end = AtomicBool::new(false);
+            thread::scope(|scope| {
+                // There is room only for who has waited.
+                let make_room = |counter: &mut Counter| {
+                    counter.look();
+                    counter.room = Some(u64::from(counter.refused.pop().is_some()));
+                };
+                let (queue, end) = (&queue, &end);
+                scope.spawn(move || device_thread(queue, end, make_room));
+                for number in 0..2_000 {
+                    queue.call(V0, access(number)).unwrap();
+                }
+                end.store(true, Ordering::SeqCst);
+                queue.rouse();
+            });
+        });
+    }
+}
+
+mod closing {
+    use super::*;
+
+    #[test]
+    fn all_who_wait_are_let_go_and_nothing_that_was_posted_is_lost() {
+        for capacity in [1, 2, 3, 100] {
+            watched(move || {
+                let busy = Counter { room: Some(0), ..Counter::default() };
+                let queue = DeviceQueue::new(busy, 4, capacity);
+                let handed_in: Vec<u64> = thread::scope(|scope| {
+                    // Three post until they are told to stop, one waits for a reply.
+                    let post = |vcpu| {
+                        let number = (0..).find(|n| queue.post(VcpuId(vcpu), access(*n)).is_err());
+                        number.unwrap() + 1
+                    };
+                    let call = || u64::from(queue.call(VcpuId(3), access(0)) == Err(Closed));
+                    let mut threads: Vec<_> =
+                        (0..3).map(|vcpu| scope.spawn(move || post(vcpu))).collect();
+                    threads.push(scope.spawn(call));
+                    for thread in &threads {
+                        wait_until(|| waits(&queue, thread.thread().id()));
+                    }
+                    queue.close();
+                    threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+                });
+                // The server sees to the order.
+                queue.round(|counter| counter.room = None);
+                let round = queue.round(|counter| counter.next);
+                assert_eq!(round.result.to_vec(), handed_in);
+                assert_eq!(round.posted + 1, handed_in.iter().sum::<u64>());
+            });
+        }
+    }
+
+    #[test]
+    fn what_needs_no_room_still_works() {
+        let queue = DeviceQueue::new(Counter::default(), 1, 1);
+        queue.close();
+        for number in 0..10 {
+            queue.post(V0, access(number)).unwrap();
+        }
+        assert_eq!(queue.call(V0, access(10)).map(|served| served.reply), Ok(10));
+    }
+}
+
+/// Wakes a device thread that does nothing but sleep, again and again, with nothing but an
+/// access that `hand_in` hands in.
+fn wake_by(hand_in: fn(&DeviceQueue<Counter>, u64)) {
+    watched(move || {
+        let queue = DeviceQueue::new(Counter::default(), 1, 4);
+        let (end, seen) = (AtomicBool::new(false), AtomicU64::new(0));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                queue.adopt();
+                while !end.load(Ordering::SeqCst) {
+                    queue.sleep(None, || {
+                        let served = queue.round(Counter::look).result;
+                        let before = seen.swap(served, Ordering::SeqCst);
+                        before != served || end.load(Ordering::SeqCst)
+                    });
+                }
+            });
+            for number in 0..5_000 {
+                hand_in(&queue, number);
+                wait_until(|| seen.load(Ordering::SeqCst) == number + 1);
+            }
+            end.store(true, Ordering::SeqCst);
+            queue.rouse();
+        });
+    });
+}
+
+#[test]
+fn a_posted_access_wakes_the_device_thread() {
+    wake_by(|queue, number| queue.post(V0, access(number)).unwrap());
+}
+
+#[test]
+fn work_that_helping_made_wakes_the_device_thread() {
+    wake_by(|queue, number| assert!(queue.call(V0, access(number)).is_ok()));
+}
+
+#[test]
+fn work_that_a_visitor_made_wakes_the_device_thread() {
+    wake_by(|queue, _| queue.visit(|counter| counter.served += 1));
+}
+
+/// A device that panics, on whichever thread, takes the access with it.
+#[test]
+fn who_waits_for_an_access_that_panicked_is_let_go() {
+    struct Fragile {
+        busy: bool,
+        refused: Arc<AtomicUsize>,
+    }
+
+    impl Serve for Fragile {
+        type Reply = ();
+
+        fn serve(&mut self, _: VcpuId, _: &Access) -> Result<(), Busy> {
+            assert!(self.busy, "broken");
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            Err(Busy)
+        }
+
+        fn needs_thread(&self) -> bool {
+            false
+        }
+    }
+
+    watched(|| {
+        let refused = Arc::default();
+        let device = Fragile { busy: true, refused: Arc::clone(&refused) };
+        let queue = DeviceQueue::new(device, 1, 1);
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| queue.call(V0, access(0)));
+            wait_until(|| refused.load(Ordering::SeqCst) > 0);
+            queue.visit(|device| device.busy = false);
+            let round = std::panic::AssertUnwindSafe(|| queue.round(|_| ()).held);
+            std::panic::catch_unwind(round).unwrap_err();
+            queue.close();
+            assert_eq!(waiter.join().unwrap(), Err(Closed));
+        });
+    });
+}
