@@ -137,6 +137,17 @@ pub enum VmExit {
     },
 }
 
+impl VmExit {
+    /// Whether the guest waits for data: an IN, or a load from MMIO.
+    pub fn is_read(&self) -> bool {
+        match self {
+            Self::Pio(pio) => pio.direction == Direction::Read,
+            Self::Mmio(mmio) => mmio.direction == Direction::Read,
+            _ => false,
+        }
+    }
+}
+
 /// The two address spaces of an x86 bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AddressSpace {

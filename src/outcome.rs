@@ -127,6 +127,8 @@ pub enum VmOutcome {
     },
     /// The device thread could not be started, or panicked.
     DeviceThreadFailed(String),
+    /// The supervisor cannot wait for what happens.
+    SupervisorFailed(io::Error),
     /// Threads that did not end in time.
     Stuck(Vec<String>),
 }
@@ -156,7 +158,7 @@ impl VmOutcome {
             Self::Signal(EndSignal::Terminate) => ExitCode::Terminated,
             Self::OutputClosed => ExitCode::OutputClosed,
             Self::OutputFailed(_) => ExitCode::Output,
-            Self::VcpuFailed { .. } => ExitCode::Host,
+            Self::VcpuFailed { .. } | Self::SupervisorFailed(_) => ExitCode::Host,
             Self::VcpuPanicked { .. } | Self::DeviceThreadFailed(_) | Self::Stuck(_) => {
                 ExitCode::Thread
             }
@@ -179,6 +181,7 @@ impl VmOutcome {
             | Self::VcpuFailed { .. }
             | Self::VcpuPanicked { .. }
             | Self::DeviceThreadFailed(_)
+            | Self::SupervisorFailed(_)
             | Self::Stuck(_) => true,
         }
     }
@@ -225,6 +228,7 @@ impl fmt::Display for VmOutcome {
                 write!(f, "{vcpu}'s thread panicked: {message}")
             }
             Self::DeviceThreadFailed(message) => write!(f, "the device thread failed: {message}"),
+            Self::SupervisorFailed(error) => write!(f, "poll: {error}"),
             Self::Stuck(threads) => write!(f, "did not stop in time: {}", threads.join(", ")),
         }
     }

@@ -218,10 +218,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
                 Ok(Wake::Deadline) => {
                     verdict.consider(VmOutcome::TimedOut(limit.unwrap_or_default()));
                 }
-                Err(error) => {
-                    let message = format!("supervisor: poll: {error}");
-                    verdict.consider(VmOutcome::DeviceThreadFailed(message));
-                }
+                Err(error) => verdict.consider(VmOutcome::SupervisorFailed(error)),
             }
         }
     }

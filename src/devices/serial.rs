@@ -108,9 +108,10 @@ impl SerialPort {
         room
     }
 
-    /// Whether the console waits for room and there is some: it is to be called.
+    /// Whether the console waits for room and half of the queue is free, so that it is not
+    /// called for every byte: it is to be called.
     pub fn calls_for_input(&self) -> bool {
-        self.input_waits && self.input_room() > 0
+        self.input_waits && 2 * self.input_room() >= self.input_limit
     }
 
     /// The same, and it is called.

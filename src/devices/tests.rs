@@ -259,7 +259,9 @@ mod device_thread {
         devices.com1().push_input(b"123456789");
         assert_eq!(devices.com1().wanted_input(), 0);
         assert!(!devices.needs_thread());
-        serve(&mut devices, com1(Read, regs::RBR, 0));
+        for _ in 0..4 {
+            serve(&mut devices, com1(Read, regs::RBR, 0));
+        }
         assert!(devices.needs_thread());
         assert!(devices.com1().take_input_call());
         assert!(!devices.needs_thread());

@@ -84,7 +84,8 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
     /// Acts on one exit and records it: as pending while it is handled, so that a thread that
     /// gets stuck has its last exit on record, then with what came of it.
     fn handle(&mut self, exit: &VmExit) -> Result<(), Stop> {
-        let data = self.first_data(exit);
+        // What a read returns is not known yet.
+        let data = if exit.is_read() { 0 } else { self.first_data(exit) };
         self.control.exits.begin(exit, data);
         let result = self.act(exit);
         let handler = *result.as_ref().unwrap_or(&Handler::RunLoop);

@@ -152,7 +152,7 @@ fn room_for_input_is_told_to_who_waits_for_it() {
         assert_eq!(devices.com1().wanted_input(), 0);
     });
     thread.round(false);
-    queue.visit(|devices| devices.com1().read(0));
+    queue.visit(|devices| (0..8).map(|_| devices.com1().read(0)).count());
     thread.round(false);
     thread.round(false);
     drop(thread);
