@@ -2,9 +2,10 @@
 //! this VM in it, which is one package of as many cores as there are vCPUs, one thread each.
 //!
 //! KVM reports the host's topology, or none; without this every vCPU would have the same APIC
-//! id. What all vCPUs have in common is done once, in [`CpuidTemplate::new`]; a vCPU's own table
-//! is a copy with its id put in, cheap enough for a thousand of them. Data in, data out: the
-//! ioctls are in `vm.rs` and `vcpu.rs`.
+//! id. What KVM supports only with an in-kernel local APIC, which this VM has not, is left out.
+//! What all vCPUs have in common is done once, in [`CpuidTemplate::new`]; a vCPU's own table is a
+//! copy with its id put in, cheap enough for a thousand of them. Data in, data out: the ioctls
+//! are in `vm.rs` and `vcpu.rs`.
 //!
 //! A vCPU's index is its APIC id. Fields that are too narrow for it or for the number of vCPUs
 //! hold what the manuals say: an id its lowest bits, a count its maximum. Leaves 0xb and 0x1f
@@ -30,6 +31,9 @@ mod leaf {
     pub const AMD_TOPOLOGY: u32 = 0x8000_001e;
 }
 
+/// Leaf 1, ECX: the local APIC's x2APIC mode and TSC-deadline timer. KVM reports both, and can
+/// do them only in its own local APIC (KVM API document, section 9.1).
+const LOCAL_APIC_FEATURES: u32 = 1 << 21 | 1 << 24;
 /// Leaf 1, EDX: the number of logical processors in EBX is valid.
 const HTT: u32 = 1 << 28;
 /// Leaf 0x80000001, ECX, AMD: the logical processors are cores, not threads.
@@ -119,6 +123,7 @@ impl Topology {
         match entry.function {
             leaf::FEATURES => {
                 entry.ebx = with_bits(entry.ebx, 16, 8, self.cores);
+                entry.ecx = with_flag(entry.ecx, LOCAL_APIC_FEATURES, false);
                 entry.edx = with_flag(entry.edx, HTT, others > 0);
             }
             leaf::CACHES if is_cache(entry) => {

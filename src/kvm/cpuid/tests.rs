@@ -27,7 +27,8 @@ fn caches(function: u32) -> [kvm_cpuid_entry2; 4] {
 }
 
 fn intel() -> Vec<kvm_cpuid_entry2> {
-    let mut table = vec![vendor(b"GenuineIntel", 0x20), entry(1, 0, [1, u32::MAX, 2, u32::MAX])];
+    let mut table =
+        vec![vendor(b"GenuineIntel", 0x20), entry(1, 0, [1, u32::MAX, u32::MAX, u32::MAX])];
     table.extend(caches(4));
     table.push(entry(0xb, 0, [u32::MAX; 4]));
     table.push(entry(0x1f, 0, [u32::MAX; 4]));
@@ -37,7 +38,8 @@ fn intel() -> Vec<kvm_cpuid_entry2> {
 }
 
 fn amd() -> Vec<kvm_cpuid_entry2> {
-    let mut table = vec![vendor(b"AuthenticAMD", 0x10), entry(1, 0, [1, u32::MAX, 2, u32::MAX])];
+    let mut table =
+        vec![vendor(b"AuthenticAMD", 0x10), entry(1, 0, [1, u32::MAX, u32::MAX, u32::MAX])];
     table.push(entry(0x8000_0001, 0, [0, 0, u32::MAX, 0]));
     table.push(entry(0x8000_0008, 0, [0x3030, 5, u32::MAX, 6]));
     table.extend(caches(0x8000_001d));
@@ -62,12 +64,12 @@ fn leaf(table: &[kvm_cpuid_entry2], function: u32, index: u32) -> [u32; 4] {
 }
 
 #[test]
-fn leaf_1_has_the_id_the_number_and_htt() {
+fn leaf_1_has_the_id_the_number_and_htt_and_no_local_apic_features() {
     // The number saturates, the id wraps; below them, the host's CLFLUSH size and brand index.
     let last = [0x0001_ffff, 0x0102_ffff, 0x0203_ffff, 0x3f40_ffff, 0xfeff_ffff, 0xffff_ffff];
     for (vcpus, ebx) in COUNTS.into_iter().zip(last) {
         let htt = if vcpus > 1 { HTT } else { 0 };
-        let expected = [1, ebx, 2, !HTT | htt];
+        let expected = [1, ebx, 0xfedf_ffff, !HTT | htt];
         assert_eq!(leaf(&table(&intel(), vcpus, vcpus - 1), 1, 0), expected, "{vcpus} vCPUs");
         assert_eq!(leaf(&table(&amd(), vcpus, vcpus - 1), 1, 0), expected, "{vcpus} vCPUs");
     }
