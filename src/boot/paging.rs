@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::config::MemorySize;
 use crate::memory::{HOLE, RamLayout};
 
-/// The most page tables that are built: enough for 1 TiB in pages of 2 MiB. Filling them takes
+/// The most page tables that are built: enough for 1020 GiB in pages of 2 MiB. Filling them takes
 /// time at every start, and pages of 1 GiB need hardly any.
 pub const MAX_LEN: u64 = 4 << 20;
 

@@ -178,6 +178,10 @@ impl<'a> DeviceThread<'a> {
             self.work();
         }
         self.drain();
+        let unknown = self.queue.visit(|devices| devices.unknown().total());
+        if unknown > 0 {
+            log::info!(target: "minivmm::devices", "{unknown} accesses met no device");
+        }
         OutputReport {
             written: self.control.written(),
             writes: self.control.writes(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use kvm_bindings::{KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
-use kvm_ioctls::{Kvm, VmFd};
+use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use crate::boot::{self, BootError, EntryPlan};
 use crate::config::{VcpuCount, VmConfig};
@@ -65,6 +65,16 @@ pub enum KvmError {
         /// What it answered.
         version: i32,
     },
+    /// A KVM without something that minivmm cannot do without.
+    #[error("{path} lacks {capability}, which Linux has had since {since}: update the kernel")]
+    Lacks {
+        /// The device.
+        path: String,
+        /// The capability.
+        capability: &'static str,
+        /// The version of Linux that brought it.
+        since: &'static str,
+    },
     /// More vCPUs than KVM can make.
     #[error("{wanted} vCPUs are more than this host's KVM can give a VM: at most {limit}")]
     TooManyVcpus {
@@ -103,7 +113,12 @@ fn open(path: &Path) -> Result<Kvm, KvmError> {
     let c_path = CString::new(path.as_os_str().as_bytes())
         .map_err(|error| KvmError::Open { path: name.clone(), source: error.into() })?;
     let kvm = Kvm::new_with_path(c_path).map_err(|error| open_error(&name, error.errno()))?;
-    check_version(name, kvm.get_api_version())?;
+    check_version(name.clone(), kvm.get_api_version())?;
+    // The kick cannot be done without.
+    if !kvm.check_extension(Cap::ImmediateExit) {
+        let (capability, since) = ("KVM_CAP_IMMEDIATE_EXIT", "4.11");
+        return Err(KvmError::Lacks { path: name, capability, since });
+    }
     Ok(kvm)
 }
 
