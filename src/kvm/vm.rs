@@ -13,11 +13,11 @@ use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use crate::boot::{self, BootError, EntryPlan};
 use crate::config::{VcpuCount, VmConfig};
-use crate::exit::VcpuId;
+use crate::exit::{Gpa, VcpuId};
 use crate::kvm::cpuid::{self, CpuidError, CpuidTemplate};
 use crate::kvm::entry::{apply_sregs, to_kvm_regs};
 use crate::kvm::vcpu::KvmVcpu;
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, MemoryRegion, RamLayout};
 use crate::vcpu::{BuildVcpu, VcpuError};
 
 /// Where the host's KVM is.
@@ -82,6 +82,18 @@ pub enum KvmError {
         wanted: u32,
         /// KVM_CAP_MAX_VCPUS.
         limit: usize,
+    },
+    /// KVM cannot have this much memory, or not there.
+    #[error("KVM_SET_USER_MEMORY_REGION of {len:#x} bytes at {gpa}, for {ram}: {source}")]
+    Memory {
+        /// Where the stretch begins.
+        gpa: Gpa,
+        /// Its length.
+        len: u64,
+        /// All of the guest's RAM.
+        ram: RamLayout,
+        /// Why.
+        source: io::Error,
     },
     /// A call to KVM failed.
     #[error("{call}: {source}")]
@@ -214,19 +226,23 @@ fn check_vcpus(kvm: &Kvm, wanted: VcpuCount) -> Result<(), KvmError> {
 
 /// KVM_SET_USER_MEMORY_REGION for every stretch of guest memory.
 fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), KvmError> {
-    for (slot, region) in (0..).zip(memory.regions()) {
+    for (slot, MemoryRegion { gpa, len, host_addr }) in (0..).zip(memory.regions()) {
         let region = kvm_userspace_memory_region {
             slot,
             flags: 0,
-            guest_phys_addr: region.gpa.0,
-            memory_size: region.len,
-            userspace_addr: region.host_addr,
+            guest_phys_addr: gpa.0,
+            memory_size: len,
+            userspace_addr: host_addr,
         };
         // SAFETY: the region is a mapping of `memory`, which `KvmVm` keeps until after the VM
         // is closed; the stretches do not overlap. What the guest does to it is seen by us
         // only through vm-memory's volatile accesses.
-        unsafe { vm.set_user_memory_region(region) }
-            .map_err(failed("KVM_SET_USER_MEMORY_REGION"))?;
+        unsafe { vm.set_user_memory_region(region) }.map_err(|error| KvmError::Memory {
+            gpa,
+            len,
+            ram: memory.layout(),
+            source: io::Error::from_raw_os_error(error.errno()),
+        })?;
     }
     Ok(())
 }
