@@ -315,6 +315,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         let grace = || Instant::now() + OUTPUT_GRACE;
         let mut until = self.deadline(limit).map(|deadline| deadline.max(grace()));
         let mut hurry = false;
+        let mut cut_short = None;
         self.stop_requested |= !verdict.outcome.as_ref().is_some_and(VmOutcome::waits_for_reader);
         self.note_queued(verdict);
         while self.output.is_none() {
@@ -324,8 +325,14 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
             }
             match host.wait(&self.events, &self.shared.queue, until) {
                 Ok(Wake::Events) => self.note_queued(verdict),
-                Ok(Wake::Signal(_) | Wake::Quit) if !hurry => self.stop_requested = true,
-                Ok(_) | Err(_) => break,
+                Ok(wake) => {
+                    cut_short = cut_short.or(cutting_short(wake));
+                    if hurry || wake == Wake::Deadline {
+                        break;
+                    }
+                    self.stop_requested = true;
+                }
+                Err(_) => break,
             }
         }
         self.device_control.abandon();
@@ -338,6 +345,11 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
             if let Ok(event) = self.events.events().recv_timeout(INTERRUPT_PERIOD) {
                 self.note(event, verdict);
             }
+        }
+        if let Some(outcome) = cut_short
+            && self.output.is_some_and(|output| output.lost > 0)
+        {
+            verdict.consider_output(outcome);
         }
     }
 
@@ -377,6 +389,16 @@ impl Vcpu {
         }
         let exits = self.control.exits.last();
         VcpuReport { count: self.control.exits.count(), exits, registers: self.registers }
+    }
+}
+
+/// What became of a run whose output was not waited for to its end, because of `wake`.
+fn cutting_short(wake: Wake) -> Option<VmOutcome> {
+    match wake {
+        Wake::Events => None,
+        Wake::Signal(signal) => Some(VmOutcome::Signal(signal)),
+        Wake::Quit => Some(VmOutcome::Quit),
+        Wake::Deadline => Some(VmOutcome::OutputFailed(io::ErrorKind::TimedOut.into())),
     }
 }
 
