@@ -83,11 +83,11 @@ fn start_logging(level: LevelFilter) {
     env_logger::Builder::new().filter_level(level).parse_default_env().init();
 }
 
-fn print_out(bytes: &[u8]) -> io::Result<()> {
+fn print_out(bytes: &[u8]) -> Result<(), String> {
     match io::stdout().write_all(bytes) {
         // A reader such as `head` that has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result,
+        result => result.map_err(|error| format!("cannot write to standard output: {error}")),
     }
 }
 

@@ -35,7 +35,7 @@ pub struct VcpuReport {
 }
 
 impl VmReport {
-    /// The details of a failure, for standard error: many lines, the last without its end.
+    /// The details of a failure, for standard error: many lines.
     pub fn details(&self) -> Details<'_> {
         Details(self)
     }
