@@ -19,7 +19,7 @@ mod real {
     use std::time::Duration;
 
     pub use std::sync::Arc;
-    pub use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
+    pub use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
     pub use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
     pub use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -62,7 +62,7 @@ mod model {
     use std::time::Duration;
 
     pub use loom::sync::Arc;
-    pub use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
+    pub use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
     /// A mutex with parking_lot's interface.
     #[derive(Debug, Default)]

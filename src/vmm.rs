@@ -30,7 +30,7 @@ use crate::outcome::VmOutcome;
 use crate::report::{VcpuReport, VmReport};
 use crate::vcpu::handle::{Shared, VcpuSeat, panic_message, vcpu_life};
 use crate::vcpu::registers::Registers;
-use crate::vcpu::state::{StartGate, VcpuControl};
+use crate::vcpu::state::{Gate, StartGate, VcpuControl};
 use crate::vcpu::{BuildVcpu, VcpuEnd, VcpuError};
 
 /// Accesses that may be on their way to the devices at once.
@@ -120,7 +120,13 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         let queue = DeviceQueue::new(devices, vcpus.len(), QUEUE_CAPACITY);
         kick::install_handler();
         Ok(Self {
-            shared: Arc::new(Shared { queue, posting, gate: StartGate::new(vcpus.len()), builder }),
+            shared: Arc::new(Shared {
+                queue,
+                posting,
+                start: StartGate::new(vcpus.len()),
+                exit: Gate::new(),
+                builder,
+            }),
             vcpus,
             running: 0,
             device_control: Arc::default(),
@@ -278,7 +284,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
 
     /// Stops all vCPUs: every one is told before any is waited for.
     fn stop_vcpus(&mut self, verdict: &mut Verdict) {
-        self.shared.gate.abort();
+        self.shared.start.abort();
         self.shared.queue.close();
         for vcpu in &self.vcpus {
             vcpu.control.stop();
@@ -356,6 +362,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
     /// Joins every thread that has reported its end, and reports.
     fn join(mut self, verdict: Verdict, ran: Duration) -> VmReport {
         let mut outcome = verdict.outcome.unwrap_or(VmOutcome::Stopped);
+        self.shared.exit.open(());
         let output = self.output.unwrap_or_default();
         if let Some(thread) = self.device_thread.take() {
             if self.output.is_some() {

@@ -14,7 +14,7 @@ use crate::devices::{DeviceSet, PostPolicy};
 use crate::events::{Event, EventSender};
 use crate::exit::VcpuId;
 use crate::vcpu::runner::Runner;
-use crate::vcpu::state::{StartCommand, StartGate, VcpuControl};
+use crate::vcpu::state::{Gate, StartCommand, StartGate, VcpuControl};
 use crate::vcpu::{BuildVcpu, VcpuEnd, VcpuError, VcpuRun};
 
 /// What the threads of one VM share.
@@ -25,7 +25,12 @@ pub struct Shared<B> {
     /// Which accesses may be posted.
     pub posting: PostPolicy,
     /// Where the vCPUs wait for the start.
-    pub gate: StartGate,
+    pub start: StartGate,
+    /// Where their threads wait, after their ends, until all have ended. An exit unmaps memory,
+    /// of the vCPU and of the thread, and that waits for every thread that was preempted in a
+    /// page fault; with hundreds of vCPUs still spinning each such wait takes seconds, and the
+    /// supervisor, which is to stop them, would be next in line.
+    pub exit: Gate<()>,
     /// Makes the vCPUs; last, so that it is dropped last.
     pub builder: B,
 }
@@ -47,29 +52,33 @@ pub struct VcpuSeat {
 pub fn vcpu_life<B: BuildVcpu>(shared: Arc<Shared<B>>, seat: VcpuSeat) -> impl FnOnce() {
     move || {
         let life = AssertUnwindSafe(|| live(&shared, &seat));
-        let end = panic::catch_unwind(life)
-            .unwrap_or_else(|payload| VcpuEnd::Panicked(panic_message(&*payload)));
+        // The vCPU is kept, and the thread too, until all vCPUs have ended.
+        let (end, _vcpu) = panic::catch_unwind(life)
+            .unwrap_or_else(|payload| (VcpuEnd::Panicked(panic_message(&*payload)), None));
         seat.events.send(Event::VcpuEnded(seat.id, end));
+        shared.exit.wait();
     }
 }
 
-fn live<B: BuildVcpu>(shared: &Shared<B>, seat: &VcpuSeat) -> VcpuEnd {
+fn live<B: BuildVcpu>(shared: &Shared<B>, seat: &VcpuSeat) -> (VcpuEnd, Option<B::Vcpu>) {
     let vcpu = match prepare(shared, seat) {
         Ok(vcpu) => vcpu,
-        Err(error) => return VcpuEnd::Failed(error),
+        Err(error) => return (VcpuEnd::Failed(error), None),
     };
     let posting = shared.posting.clone();
     let mut runner = Runner::new(seat.id, vcpu, &seat.control, &shared.queue, posting);
     // Declared after the vCPU and so dropped before it, on a panic too.
-    let _published = seat.control.publish(runner.vcpu().kicker());
-    let arrival = shared.gate.arrive();
+    let published = seat.control.publish(runner.vcpu().kicker());
+    let arrival = shared.start.arrive();
     if arrival.opened {
         seat.events.send(Event::Started(Instant::now()));
     }
-    match arrival.command {
+    let end = match arrival.command {
         StartCommand::Run => runner.run(),
         StartCommand::Abort => VcpuEnd::Stopped { registers: None },
-    }
+    };
+    drop(published);
+    (end, Some(runner.into_vcpu()))
 }
 
 fn prepare<B: BuildVcpu>(shared: &Shared<B>, seat: &VcpuSeat) -> Result<B::Vcpu, VcpuError> {

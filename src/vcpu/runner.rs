@@ -58,6 +58,11 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
         &mut self.vcpu
     }
 
+    /// The vCPU, after its last run.
+    pub fn into_vcpu(self) -> V {
+        self.vcpu
+    }
+
     /// Runs the vCPU until it ends or is stopped.
     pub fn run(&mut self) -> VcpuEnd {
         while !self.control.stop_requested() {

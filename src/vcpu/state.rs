@@ -11,29 +11,80 @@
 
 use std::{fmt, mem};
 
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Parker};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering, Parker};
 use crate::trace::ring::ExitRing;
 use crate::vcpu::Kick;
 
-/// A gate at which vCPU threads wait, ready to run, until they are all let go or sent home.
+/// A gate at which threads wait until they are told how to go on.
 ///
 /// Each waits in a bed of its own. With one condition variable for all of them each would be
 /// woken by the one before, as that gives back the mutex, and would have to wait for a CPU
 /// behind all vCPUs that run already: with 254 vCPUs that spin on 2 CPUs the last one started
 /// after 42 s.
 #[derive(Debug)]
-pub struct StartGate {
-    state: Mutex<GateState>,
+pub struct Gate<C> {
+    state: Mutex<GateState<C>>,
 }
 
 #[derive(Debug)]
-struct GateState {
-    missing: usize,
-    command: Option<StartCommand>,
+struct GateState<C> {
+    command: Option<C>,
     beds: Vec<Arc<Parker>>,
 }
 
-/// What the threads at a gate are told.
+impl<C: Copy> Gate<C> {
+    /// A closed gate.
+    pub fn new() -> Self {
+        Self { state: Mutex::new(GateState { command: None, beds: Vec::new() }) }
+    }
+
+    /// Gives the command to all who wait and all who still come. The first one stays; returns
+    /// whether it is this one.
+    pub fn open(&self, command: C) -> bool {
+        let mut state = self.state.lock();
+        let first = state.command.is_none();
+        state.command.get_or_insert(command);
+        let beds = mem::take(&mut state.beds);
+        drop(state);
+        for bed in beds {
+            bed.unpark();
+        }
+        first
+    }
+
+    /// Waits for the command.
+    pub fn wait(&self) -> C {
+        let bed = Arc::new(Parker::default());
+        bed.adopt();
+        let mut state = self.state.lock();
+        if state.command.is_none() {
+            state.beds.push(Arc::clone(&bed));
+        }
+        loop {
+            if let Some(command) = state.command {
+                return command;
+            }
+            drop(state);
+            bed.park(None);
+            state = self.state.lock();
+        }
+    }
+}
+
+impl<C: Copy> Default for Gate<C> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The gate at which vCPU threads wait, ready to run, until they are all let go or sent home.
+#[derive(Debug)]
+pub struct StartGate {
+    missing: AtomicUsize,
+    gate: Gate<StartCommand>,
+}
+
+/// What the threads at the start gate are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartCommand {
     /// Run.
@@ -42,7 +93,7 @@ pub enum StartCommand {
     Abort,
 }
 
-/// What a thread that came to the gate was told, and whether it came last and opened it.
+/// What a thread that came to the start gate was told, and whether it came last and opened it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
     /// The command, the same for all.
@@ -54,45 +105,19 @@ pub struct Arrival {
 impl StartGate {
     /// A gate that opens when `threads` have come.
     pub fn new(threads: usize) -> Self {
-        let state = GateState { missing: threads, command: None, beds: Vec::new() };
-        Self { state: Mutex::new(state) }
+        Self { missing: AtomicUsize::new(threads), gate: Gate::new() }
     }
 
     /// Comes to the gate and waits for the command. To be called once by each thread.
     pub fn arrive(&self) -> Arrival {
-        let bed = Arc::new(Parker::default());
-        bed.adopt();
-        let mut state = self.state.lock();
-        state.missing = state.missing.saturating_sub(1);
-        state.beds.push(Arc::clone(&bed));
-        let opened = state.missing == 0 && state.command.is_none();
-        drop(state);
-        if opened {
-            self.give(StartCommand::Run);
-        }
-        loop {
-            if let Some(command) = self.state.lock().command {
-                // Called off in the moment between: it did not open.
-                return Arrival { command, opened: opened && command == StartCommand::Run };
-            }
-            bed.park(None);
-        }
+        let last = self.missing.fetch_sub(1, Ordering::AcqRel) == 1;
+        let opened = last && self.gate.open(StartCommand::Run);
+        Arrival { command: self.gate.wait(), opened }
     }
 
     /// Calls the start off, unless it has happened.
     pub fn abort(&self) {
-        self.give(StartCommand::Abort);
-    }
-
-    /// Gives the command to all who wait and all who still come. The first one stays.
-    fn give(&self, command: StartCommand) {
-        let mut state = self.state.lock();
-        state.command.get_or_insert(command);
-        let beds = mem::take(&mut state.beds);
-        drop(state);
-        for bed in beds {
-            bed.unpark();
-        }
+        self.gate.open(StartCommand::Abort);
     }
 }
 
