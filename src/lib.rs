@@ -21,6 +21,8 @@ pub mod memory;
 pub mod outcome;
 pub mod report;
 pub mod sync;
+#[cfg(all(test, not(loom)))]
+mod testing;
 pub mod trace;
 pub mod vcpu;
 pub mod vmm;

@@ -11,10 +11,8 @@ use std::sync::{Mutex, mpsc};
 
 use super::*;
 use crate::console::Output;
+use crate::testing::{wait_until, watched};
 use crate::vcpu::scripted::{Log, Maker, ScriptedVcpu, Scripts, Step};
-
-/// A run that takes longer than this hangs.
-const WATCHDOG: Duration = Duration::from_secs(60);
 
 /// A VM that has not run.
 struct TestVm {
@@ -82,13 +80,7 @@ impl TestVm {
         let Self { vmm, logs, token } = self;
         let received = Arc::default();
         let sink = Sink { write, received: Arc::clone(&received), _token: Arc::clone(&token) };
-        let (done, report) = mpsc::channel();
-        let main = thread::spawn(move || {
-            let report = vmm.run(Box::new(sink), &mut Host::default(), limit);
-            done.send(report).unwrap();
-        });
-        let report = report.recv_timeout(WATCHDOG).expect("the VM ends");
-        main.join().unwrap();
+        let report = watched(move || vmm.run(Box::new(sink), &mut Host::default(), limit));
         let received = std::mem::take(&mut *received.lock().unwrap());
         Ran { report, received, logs, token }
     }
@@ -133,15 +125,5 @@ impl<F: FnMut(&[u8]) -> io::Result<usize> + Send> Output for Sink<F> {
         let len = (self.write)(bytes)?;
         self.received.lock().unwrap().extend(&bytes[..len]);
         Ok(len)
-    }
-}
-
-/// Lets others run until `condition` holds. What it waits for is certain to come; if it does
-/// not, the test fails.
-fn wait_until(condition: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < WATCHDOG, "waited in vain");
-        thread::yield_now();
     }
 }

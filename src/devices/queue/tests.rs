@@ -2,15 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::sync::mpsc;
 use std::thread::{self, ThreadId};
-use std::time::Instant;
 
 use super::*;
 use crate::exit::{AddressSpace, Direction};
-
-/// A test that takes longer than this hangs.
-const WATCHDOG: Duration = Duration::from_secs(60);
+use crate::testing::{wait_until, watched};
 
 const V0: VcpuId = VcpuId(0);
 const V1: VcpuId = VcpuId(1);
@@ -59,30 +55,6 @@ impl Serve for Counter {
 
     fn needs_thread(&self) -> bool {
         self.seen != self.served
-    }
-}
-
-/// Fails the test if `run` does not return.
-fn watched<R: Send + 'static>(run: impl FnOnce() -> R + Send + 'static) -> R {
-    let (done, result) = mpsc::channel();
-    let thread = thread::spawn(move || done.send(run()).unwrap());
-    match result.recv_timeout(WATCHDOG) {
-        Err(mpsc::RecvTimeoutError::Timeout) => panic!("a thread hangs"),
-        result => {
-            if let Err(panic) = thread.join() {
-                std::panic::resume_unwind(panic);
-            }
-            result.unwrap()
-        }
-    }
-}
-
-/// Lets others run until `condition` holds, which it is certain to.
-fn wait_until(condition: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < WATCHDOG, "waited in vain");
-        thread::yield_now();
     }
 }
 

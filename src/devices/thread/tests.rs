@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::devices::serial::SerialPort;
+use crate::devices::serial::{OUTPUT_CAPACITY, SerialPort};
 use crate::exit::{Access, AddressSpace, Direction, VcpuId};
 use crate::irq::NullIrq;
 
@@ -100,6 +100,20 @@ fn a_batch_is_written_to_its_end_and_counted() {
     assert_eq!(*calls.lock().unwrap(), [&b"0123"[..], b"4567", b"89"]);
     assert_eq!(report, OutputReport { written: 10, writes: 3, lost: 0 });
     assert_eq!((control.written(), control.writes()), (10, 3));
+}
+
+#[test]
+fn a_drain_gets_what_is_in_the_transmitter_and_the_channel_too() {
+    for more in 0..4 {
+        let (queue, control) = (queue(), DeviceControl::new());
+        let bytes: Vec<u8> = (0..=250).cycle().take(OUTPUT_CAPACITY + more).collect();
+        send(&queue, &bytes);
+        let output = Calls { limit: usize::MAX, ..Calls::default() };
+        let calls = Arc::clone(&output.calls);
+        control.drain();
+        DeviceThread::new(&queue, &control, Box::new(output), |_| {}).run();
+        assert_eq!(calls.lock().unwrap().concat(), bytes);
+    }
 }
 
 #[test]

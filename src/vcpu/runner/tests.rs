@@ -8,6 +8,7 @@ use super::*;
 use crate::devices::serial::{OUTPUT_CAPACITY, SerialPort};
 use crate::exit::InsnBytes;
 use crate::irq::NullIrq;
+use crate::testing::{wait_until, watched};
 use crate::vcpu::registers::Registers;
 use crate::vcpu::scripted::{Log, ScriptedVcpu, Step};
 
@@ -180,34 +181,40 @@ mod stops {
 
     #[test]
     fn a_kick_gets_a_spinning_guest_out() {
-        let machine = Machine::new();
-        thread::scope(|scope| {
-            let (spins, is_spinning) = std::sync::mpsc::channel();
-            let machine = &machine;
-            let vcpu = scope.spawn(move || {
-                let say = Step::call(move || spins.send(()).unwrap());
-                let mut runner = machine.runner(ScriptedVcpu::new([say, Step::Spin]));
-                let _published = machine.control.publish(runner.vcpu().kicker());
-                runner.run()
+        watched(|| {
+            let machine = Machine::new();
+            thread::scope(|scope| {
+                let (spins, is_spinning) = std::sync::mpsc::channel();
+                let machine = &machine;
+                let vcpu = scope.spawn(move || {
+                    let say = Step::call(move || spins.send(()).unwrap());
+                    let mut runner = machine.runner(ScriptedVcpu::new([say, Step::Spin]));
+                    let _published = machine.control.publish(runner.vcpu().kicker());
+                    runner.run()
+                });
+                is_spinning.recv().unwrap();
+                machine.control.stop();
+                let end = vcpu.join().unwrap();
+                assert!(matches!(end, VcpuEnd::Stopped { registers: Some(_) }), "{end:?}");
             });
-            is_spinning.recv().unwrap();
-            machine.control.stop();
-            let end = vcpu.join().unwrap();
-            assert!(matches!(end, VcpuEnd::Stopped { registers: Some(_) }), "{end:?}");
+            let records = machine.control.exits.last();
+            let exits: Vec<_> = records.iter().map(|record| record.exit).collect();
+            assert_eq!(exits, [VmExit::Interrupted]);
         });
-        let exits: Vec<_> = machine.control.exits.last().iter().map(|record| record.exit).collect();
-        assert_eq!(exits, [VmExit::Interrupted]);
     }
 
     #[test]
     fn a_kick_between_two_entries_is_not_lost() {
-        let machine = Machine::new();
-        let mut runner = machine.runner(ScriptedVcpu::new([Step::Spin, Step::panic("ran on")]));
-        let _published = machine.control.publish(runner.vcpu().kicker());
-        machine.control.stop();
-        // The request was looked at before it was made: the kick itself has to do it.
-        assert_eq!(runner.vcpu().run().unwrap(), VmExit::Interrupted);
-        assert!(matches!(runner.run(), VcpuEnd::Stopped { .. }));
+        watched(|| {
+            let machine = Machine::new();
+            let script = [Step::Spin, Step::panic("ran on")];
+            let mut runner = machine.runner(ScriptedVcpu::new(script));
+            let _published = machine.control.publish(runner.vcpu().kicker());
+            machine.control.stop();
+            // The request was looked at before it was made: the kick itself has to do it.
+            assert_eq!(runner.vcpu().run().unwrap(), VmExit::Interrupted);
+            assert!(matches!(runner.run(), VcpuEnd::Stopped { .. }));
+        });
     }
 
     #[test]
@@ -414,24 +421,24 @@ fn the_record_of_an_exit_has_all_of_it() {
 
 #[test]
 fn an_exit_is_on_record_as_pending_while_it_is_handled() {
-    let machine = Machine::new();
-    thread::scope(|scope| {
-        let vcpu = scope.spawn(|| {
-            machine.run(vec![
-                Step::out8(0x3f9, 0x02),
-                Step::Out { port: 0x3f8, size: 1, data: vec![b'-'; OUTPUT_CAPACITY + 1] },
-                Step::send(b'x'),
-            ])
+    watched(|| {
+        let machine = Machine::new();
+        thread::scope(|scope| {
+            let vcpu = scope.spawn(|| {
+                machine.run(vec![
+                    Step::out8(0x3f9, 0x02),
+                    Step::Out { port: 0x3f8, size: 1, data: vec![b'-'; OUTPUT_CAPACITY + 1] },
+                    Step::send(b'x'),
+                ])
+            });
+            // The third has to wait for room.
+            wait_until(|| machine.control.exits.count() == 3);
+            let last = machine.control.exits.last().pop().unwrap();
+            assert_eq!((last.data, last.handler), (u64::from(b'x'), Handler::Pending));
+            machine.queue.close();
+            assert!(matches!(vcpu.join().unwrap().0, VcpuEnd::Stopped { .. }));
         });
-        // The third has to wait for room.
-        while machine.control.exits.count() < 3 {
-            thread::yield_now();
-        }
         let last = machine.control.exits.last().pop().unwrap();
-        assert_eq!((last.data, last.handler), (u64::from(b'x'), Handler::Pending));
-        machine.queue.close();
-        assert!(matches!(vcpu.join().unwrap().0, VcpuEnd::Stopped { .. }));
+        assert_eq!((last.data, last.handler), (u64::from(b'x'), Handler::RunLoop));
     });
-    let last = machine.control.exits.last().pop().unwrap();
-    assert_eq!((last.data, last.handler), (u64::from(b'x'), Handler::RunLoop));
 }

@@ -34,14 +34,14 @@ fn pipe() -> (Pipe, impl FnMut(&[u8]) -> io::Result<usize> + Send + 'static) {
 }
 
 impl Pipe {
-    /// Waits until the VM is full: the serial port's output to the last byte, and most of the
-    /// channel behind it, of which a vCPU that finds it full serves some before it waits. The
-    /// guest must be sending without end.
+    /// Waits until the serial port is full, its transmitter too, and a byte is held up behind
+    /// it. The guest must be sending that much.
     fn wait_until_full(&self, logs: &[Arc<Log>]) {
+        let held = u64::try_from(OUTPUT_CAPACITY + 2).unwrap();
         wait_until(|| {
             let passed = self.passed.load(Ordering::SeqCst);
             let sent: u64 = logs.iter().map(|log| log.sent()).sum();
-            sent >= passed + u64::try_from(OUTPUT_CAPACITY + QUEUE_CAPACITY / 2).unwrap()
+            sent >= passed + held
         });
     }
 
@@ -78,7 +78,8 @@ mod stalled {
         });
         let ran = vm.run_with(write, None);
         assert!(matches!(ran.report.outcome, VmOutcome::Stopped), "{:?}", ran.report);
-        assert!(ran.report.output.lost >= count(&[0; OUTPUT_CAPACITY]), "{:?}", ran.report.output);
+        // More was sent than a pipe takes.
+        assert!(ran.report.output.lost > 0, "{:?}", ran.report.output);
         ran.check_order();
         assert_eq!(stopper.join().unwrap().rest(), ran.received);
     }
@@ -236,13 +237,10 @@ mod panicking {
     #[test]
     fn a_device_thread_that_dies_leaves_no_vcpu_waiting_for_room() {
         let vm = TestVm::new(flood());
-        let (pipe, mut write) = pipe();
+        let (pipe, _) = pipe();
         let logs = vm.logs.clone();
         let write = move |bytes: &[u8]| {
-            if bytes.len() < 4096 {
-                return write(bytes);
-            }
-            pipe.passed.fetch_add(count(bytes), Ordering::SeqCst);
+            pipe.passed.store(count(bytes), Ordering::SeqCst);
             pipe.wait_until_full(&logs);
             panic!("paper jam")
         };
