@@ -52,6 +52,12 @@ impl<C: Copy> Gate<C> {
         first
     }
 
+    /// How many threads wait here.
+    #[cfg(test)]
+    pub fn waiting(&self) -> usize {
+        self.state.lock().beds.len()
+    }
+
     /// Waits for the command.
     pub fn wait(&self) -> C {
         let bed = Arc::new(Parker::default());

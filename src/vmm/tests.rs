@@ -7,7 +7,7 @@ mod output;
 mod random;
 mod verdict;
 
-use std::sync::{Mutex, mpsc};
+use std::sync::{Mutex, Weak, mpsc};
 
 use super::*;
 use crate::console::Output;
@@ -126,4 +126,9 @@ impl<F: FnMut(&[u8]) -> io::Result<usize> + Send> Output for Sink<F> {
         self.received.lock().unwrap().extend(&bytes[..len]);
         Ok(len)
     }
+}
+
+/// Whether this many vCPUs have reported their ends.
+fn have_ended(shared: &Weak<Shared<Scripts>>, vcpus: usize) -> bool {
+    shared.upgrade().is_some_and(|shared| shared.exit.waiting() == vcpus)
 }

@@ -69,16 +69,14 @@ mod by_the_guest {
 
     #[test]
     fn a_halt_of_some_is_no_end() {
-        let (alive, gone) = mpsc::channel();
-        // The step after the halt is never taken; what it holds goes when the vCPU goes.
-        let halt = |_| {
-            let alive: mpsc::Sender<()> = alive.clone();
-            vec![Step::Exit(VmExit::Hlt), Step::call(move || drop(alive))]
-        };
-        let [first, second] = [0, 1].map(halt);
-        drop(alive);
-        let wait = Step::call(move || assert!(gone.recv().is_err()));
-        let vm = TestVm::new([first, vec![wait, Step::send(b'x')], second]);
+        let shared = Arc::new(OnceLock::new());
+        let its_shared = Arc::clone(&shared);
+        let wait = Step::call(move || {
+            wait_until(|| its_shared.get().is_some_and(|shared| have_ended(shared, 2)));
+        });
+        let halt = || vec![Step::Exit(VmExit::Hlt)];
+        let vm = TestVm::new([halt(), vec![wait, Step::send(b'x')], halt()]);
+        shared.set(Arc::downgrade(&vm.vmm.shared)).unwrap();
         let ran = vm.run();
         assert!(matches!(ran.report.outcome, VmOutcome::AllHalted), "{:?}", ran.report);
         assert_eq!(ran.received, b"x");

@@ -3,7 +3,6 @@
 //! counted as lost; `TestVm::run_with` sees to that.
 
 use std::io::{PipeReader, Read, Write};
-use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
@@ -128,7 +127,7 @@ mod stalled {
         let log = Arc::clone(&vm.logs[0]);
         let stopper = thread::spawn(move || {
             wait_until(|| log.sent() > 0);
-            wait_until(|| both_remain(&shared));
+            wait_until(|| have_ended(&shared, 1));
             stop.stop();
             pipe
         });
@@ -191,7 +190,7 @@ mod failing {
         let shared = Arc::downgrade(&vm.vmm.shared);
         let ran = vm.run_with(
             move |_| {
-                wait_until(|| both_remain(&shared));
+                wait_until(|| have_ended(&shared, 2));
                 Err(error_of(libc::EIO))
             },
             None,
@@ -252,14 +251,9 @@ mod panicking {
         let vm = TestVm::new([[Step::send(b'x')], [Step::send(b'y')]]);
         let shared = Arc::downgrade(&vm.vmm.shared);
         let write = move |_: &[u8]| {
-            wait_until(|| both_remain(&shared));
+            wait_until(|| have_ended(&shared, 2));
             panic!("paper jam")
         };
         assert_devices_failed(&vm.run_unchecked(write, None));
     }
-}
-
-/// Only the supervisor and the device thread are left: all vCPUs have reported their ends.
-fn both_remain(shared: &Weak<Shared<Scripts>>) -> bool {
-    shared.strong_count() == 2
 }
