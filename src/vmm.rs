@@ -25,7 +25,7 @@ use crate::events::{self, Event, EventReceiver, EventSender};
 use crate::exit::VcpuId;
 use crate::host::{Host, Wake};
 use crate::irq::NullIrq;
-use crate::kvm::kick;
+use crate::kvm::{kick, slice};
 use crate::outcome::VmOutcome;
 use crate::report::{VcpuReport, VmReport};
 use crate::vcpu::handle::{Shared, VcpuSeat, panic_message, vcpu_life};
@@ -155,6 +155,8 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
     ) -> VmReport {
         let mut verdict = Verdict::default();
         self.start(output, &mut verdict);
+        // After the threads have been spawned, which would inherit it.
+        slice::prefer_short();
         self.supervise(host, limit, &mut verdict);
         let ran = self.started.map_or(Duration::ZERO, |started| started.elapsed());
         self.stop_vcpus(&mut verdict);

@@ -22,11 +22,12 @@ const NAP_MIN: Duration = Duration::from_micros(200);
 const NAP_MAX: Duration = Duration::from_millis(4);
 /// Without a posted access for this long the thread sleeps until it is woken.
 const QUIET: Duration = Duration::from_millis(8);
-/// Output is written at once when there is this much of it, ...
-const FLUSH_LEN: usize = 4096;
-/// ... or when it has waited this long; less than both only if no more is coming, so that a
-/// prompt shows at once and a flood makes few write(2) calls.
-const FLUSH_AGE: Duration = Duration::from_millis(50);
+/// Output is written when there is this much of it, ...
+const FLUSH_LEN: usize = 8192;
+/// ... or when it has waited this long; with less than both only if no more is coming, so that
+/// a prompt shows at once and a flood makes few write(2) calls: a real-mode guest fills
+/// [`FLUSH_LEN`] in 70 ms.
+const FLUSH_AGE: Duration = Duration::from_millis(100);
 
 /// What the device thread is to do; the states follow one another and never go back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -203,16 +204,16 @@ impl<'a> DeviceThread<'a> {
 
     /// Looks again and again, at growing distances, until nothing has been posted for a while.
     fn work(&mut self) {
-        // The first byte after a sleep is written at once; what follows is gathered.
+        // The first byte after a quiet time is written at once; what follows is gathered.
         let mut at_once = true;
         let mut nap = NAP_MIN;
         let mut quiet_since = Instant::now();
         while !self.control.reached(Phase::Drain) {
             let posted = self.pacing.posted;
             let round = self.round(at_once);
-            at_once = false;
             let now = Instant::now();
-            if round.posted != posted || round.result.output_left || round.held {
+            at_once = round.posted == posted && !round.result.output_left && !round.held;
+            if !at_once {
                 quiet_since = now;
             } else if now.duration_since(quiet_since) >= QUIET {
                 return;

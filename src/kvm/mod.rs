@@ -4,5 +4,6 @@
 pub mod cpuid;
 pub mod entry;
 pub mod kick;
+pub mod slice;
 pub mod vcpu;
 pub mod vm;

@@ -69,9 +69,10 @@ fn live<B: BuildVcpu>(shared: &Shared<B>, seat: &VcpuSeat) -> (VcpuEnd, Option<B
     let mut runner = Runner::new(seat.id, vcpu, &seat.control, &shared.queue, posting);
     // Declared after the vCPU and so dropped before it, on a panic too.
     let published = seat.control.publish(runner.vcpu().kicker());
+    let ready = Instant::now();
     let arrival = shared.start.arrive();
     if arrival.opened {
-        seat.events.send(Event::Started(Instant::now()));
+        seat.events.send(Event::Started(ready));
     }
     let end = match arrival.command {
         StartCommand::Run => runner.run(),
