@@ -52,6 +52,12 @@ impl TestVm {
         Self { vmm, logs: Vec::new(), token }
     }
 
+    /// Whether the end of the run was decided, for another thread to ask.
+    fn decided(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+        let control = Arc::clone(&self.vmm.vcpus[0].control);
+        move || control.stop_requested()
+    }
+
     /// Runs the VM without a time limit on an output that takes everything.
     fn run(self) -> Ran {
         self.run_with(|bytes| Ok(bytes.len()), None)

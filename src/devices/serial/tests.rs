@@ -190,4 +190,17 @@ mod input {
         port.read(regs::RBR);
         assert!(!port.calls_for_input(), "there was room");
     }
+
+    #[test]
+    fn the_console_is_not_called_if_it_has_seen_the_room_itself() {
+        let (mut port, _) = port(0, 0);
+        port.push_input(&[b'x'; 21]);
+        assert_eq!(port.wanted_input(), 0);
+        for _ in 0..9 {
+            port.read(regs::RBR);
+        }
+        assert_eq!(port.wanted_input(), 9);
+        port.read(regs::RBR);
+        assert!(!port.calls_for_input());
+    }
 }

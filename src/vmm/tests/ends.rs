@@ -169,6 +169,29 @@ mod by_failure {
     }
 
     #[test]
+    fn what_a_vcpu_does_once_the_end_is_decided_changes_nothing() {
+        type Question = Box<dyn Fn() -> bool + Send + Sync>;
+        let decided: Arc<OnceLock<Question>> = Arc::default();
+        let question = Arc::clone(&decided);
+        let (entered, has_entered) = mpsc::channel();
+        let late = Step::call(move || {
+            entered.send(()).unwrap();
+            wait_until(question.get().unwrap());
+            panic!("too late");
+        });
+        let wait = Step::call(move || has_entered.recv().unwrap());
+        let vm = TestVm::new([vec![wait, Step::out8(0xf4, 3)], vec![late]]);
+        assert!(decided.set(Box::new(vm.decided())).is_ok());
+        let ran = vm.run();
+        let VmOutcome::Guest { vcpu: VcpuId(0), end: GuestEnd::Exit(3) } = ran.report.outcome
+        else {
+            panic!("{:?}", ran.report)
+        };
+        // It did panic: it has no registers to show.
+        assert!(ran.report.vcpus[1].registers.is_none());
+    }
+
+    #[test]
     fn a_stuck_vcpu_is_named_with_its_last_exit() {
         let (release, released) = mpsc::channel();
         let deaf = vec![Step::send(b'x'), Step::Deaf(released)];

@@ -123,11 +123,9 @@ mod stalled {
         let data = vec![b'x'; OUTPUT_CAPACITY + 8192];
         let vm = TestVm::new([[Step::Out { port: 0x3f8, size: 1, data }]]);
         let (pipe, write) = pipe();
-        let (shared, stop) = (Arc::downgrade(&vm.vmm.shared), vm.vmm.stop_handle());
-        let log = Arc::clone(&vm.logs[0]);
+        let (decided, stop) = (vm.decided(), vm.vmm.stop_handle());
         let stopper = thread::spawn(move || {
-            wait_until(|| log.sent() > 0);
-            wait_until(|| have_ended(&shared, 1));
+            wait_until(decided);
             stop.stop();
             pipe
         });
@@ -187,10 +185,10 @@ mod failing {
     #[test]
     fn a_failure_after_all_have_halted_is_a_failure() {
         let vm = TestVm::new([vec![Step::send(b'x')], vec![Step::send(b'y')]]);
-        let shared = Arc::downgrade(&vm.vmm.shared);
+        let decided = vm.decided();
         let ran = vm.run_with(
             move |_| {
-                wait_until(|| have_ended(&shared, 2));
+                wait_until(&decided);
                 Err(error_of(libc::EIO))
             },
             None,
@@ -249,9 +247,9 @@ mod panicking {
     #[test]
     fn a_device_thread_that_dies_after_all_have_halted_is_a_failure() {
         let vm = TestVm::new([[Step::send(b'x')], [Step::send(b'y')]]);
-        let shared = Arc::downgrade(&vm.vmm.shared);
+        let decided = vm.decided();
         let write = move |_: &[u8]| {
-            wait_until(|| have_ended(&shared, 2));
+            wait_until(&decided);
             panic!("paper jam")
         };
         assert_devices_failed(&vm.run_unchecked(write, None));
