@@ -22,7 +22,7 @@ use minivmm::host::Host;
 use minivmm::kvm::cpuid::{self, CpuidTemplate};
 use minivmm::kvm::entry::{apply_sregs, to_kvm_regs};
 use minivmm::kvm::vcpu::KvmVcpu;
-use minivmm::kvm::vm::{KVM_DEVICE, KvmVm};
+use minivmm::kvm::vm::{KVM_DEVICE, KvmVm, PendingVm};
 use minivmm::outcome::VmOutcome;
 use minivmm::report::VmReport;
 use minivmm::sync::Mutex;
@@ -50,9 +50,9 @@ pub fn run_minivmm(
     config: &VmConfig,
     output: impl Output + 'static,
 ) -> Result<(Duration, VmReport), Box<dyn Error>> {
-    let kvm = minivmm::kvm::vm::open(Path::new(KVM_DEVICE))?;
+    let vm = PendingVm::begin(Path::new(KVM_DEVICE))?.finish(config)?;
     let times = Arc::new(Mutex::new(Vec::new()));
-    let builder = TimedVm { vm: KvmVm::new(&kvm, config)?, times: Arc::clone(&times) };
+    let builder = TimedVm { vm, times: Arc::clone(&times) };
     let vmm = Vmm::new(builder, config.vcpus, |_| None)?;
     let report = vmm.run(Box::new(output), &mut Host::default(), None);
     match report.outcome {
