@@ -60,7 +60,7 @@ pub struct ExitRing {
 impl ExitRing {
     /// An empty ring.
     pub fn new() -> Self {
-        Self { count: AtomicU64::default(), slots: Default::default() }
+        Self { count: AtomicU64::new(0), slots: Default::default() }
     }
 
     /// Records that an exit has happened; [`finish`](Self::finish) completes the record. Only
