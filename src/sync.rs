@@ -4,7 +4,7 @@
 //!
 //! Only what the model-checked protocols use is here: the device queue
 //! (`devices/queue.rs`), the kick and the start gate (`vcpu/state.rs`), the ring of recent exits
-//! (`trace/ring.rs`).
+//! (`trace/ring.rs`). `tests/model/` has the scenarios they are checked in.
 
 #[cfg(not(loom))]
 pub use real::*;
@@ -57,12 +57,80 @@ mod real {
 
 #[cfg(loom)]
 mod model {
+    use std::cell::Cell;
     use std::collections::VecDeque;
     use std::ops::{Deref, DerefMut};
     use std::time::Duration;
 
-    pub use loom::sync::Arc;
-    pub use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+    use loom::sync::{Notify, atomic};
+
+    pub use loom::sync::atomic::Ordering;
+    pub use std::sync::Arc;
+
+    /// An atomic whose accesses are tried in every order. When loom 0.7 asks what a store could
+    /// have come before, it looks at the last access only, and if that was a load by the same
+    /// thread it forgets the loads by others before it. So each access is preceded by one to
+    /// `order` of a kind that loom tries in every order; it synchronizes with nobody.
+    #[derive(Debug, Default)]
+    pub struct Ordered<A> {
+        order: atomic::AtomicBool,
+        value: A,
+    }
+
+    macro_rules! ordered {
+        ($($name:ident of $value:ty),*) => {
+            $(
+                /// See [`Ordered`].
+                pub type $name = Ordered<atomic::$name>;
+
+                impl $name {
+                    /// An atomic `value`.
+                    pub fn new(value: $value) -> Self {
+                        Self { order: atomic::AtomicBool::new(false), value: atomic::$name::new(value) }
+                    }
+                }
+            )*
+        };
+    }
+
+    ordered!(AtomicBool of bool, AtomicU64 of u64, AtomicUsize of usize);
+
+    impl AtomicBool {
+        /// A store, as a swap: loom 0.7 lets a plain one come between the two halves of a swap
+        /// by another thread, and then sees errors where there are none.
+        pub fn store(&self, value: bool, ordering: Ordering) {
+            self.swap(value, ordering);
+        }
+    }
+
+    impl<A> Deref for Ordered<A> {
+        type Target = A;
+
+        fn deref(&self) -> &A {
+            // Fails, always; `Deref` because an access is a method called on what it returns.
+            let _ = self.order.compare_exchange(true, true, Ordering::Relaxed, Ordering::Relaxed);
+            &self.value
+        }
+    }
+
+    loom::thread_local! {
+        static FENCELESS: Cell<bool> = Cell::new(false);
+    }
+
+    /// A fence, unless the calling thread is inside [`without_fences`].
+    pub fn fence(ordering: Ordering) {
+        if !FENCELESS.with(Cell::get) {
+            loom::sync::atomic::fence(ordering);
+        }
+    }
+
+    /// Runs `f` as if its fences were not there: the checker has to find what they are for.
+    pub fn without_fences<R>(f: impl FnOnce() -> R) -> R {
+        FENCELESS.with(|fenceless| fenceless.set(true));
+        let result = f();
+        FENCELESS.with(|fenceless| fenceless.set(false));
+        result
+    }
 
     /// A mutex with parking_lot's interface.
     #[derive(Debug, Default)]
@@ -120,12 +188,13 @@ mod model {
         }
     }
 
-    /// See the real one. Built on a mutex because loom loses a wake-up that reaches a thread
-    /// while it waits for a mutex.
+    /// See the real one. A wake-up orders what came before it before the end of the sleep, and
+    /// nothing else. Not loom's own park, which loses a wake-up that reaches a thread while it
+    /// waits for a mutex.
     #[derive(Debug, Default)]
     pub struct Parker {
-        token: Mutex<bool>,
-        given: Condvar,
+        token: AtomicBool,
+        bell: Notify,
     }
 
     impl Parker {
@@ -136,20 +205,18 @@ mod model {
         pub fn park(&self, timeout: Option<Duration>) {
             if timeout.is_some() {
                 loom::thread::yield_now();
-                *self.token.lock() = false;
+                self.token.swap(false, Ordering::Acquire);
                 return;
             }
-            let mut token = self.token.lock();
-            while !*token {
-                self.given.wait(&mut token);
+            while !self.token.swap(false, Ordering::Acquire) {
+                self.bell.wait();
             }
-            *token = false;
         }
 
         /// Gives the token.
         pub fn unpark(&self) {
-            *self.token.lock() = true;
-            self.given.notify_all();
+            self.token.swap(true, Ordering::Release);
+            self.bell.notify();
         }
     }
 
@@ -162,14 +229,25 @@ mod model {
         Disconnected(T),
     }
 
-    /// The channel under test is crossbeam's, not ours; this one has the weakest order that
-    /// crossbeam's promises: a receiver that sees no message has synchronized with nobody.
-    /// Hence the count outside the mutex, which a receiver may read stale.
+    /// What `try_recv` gives back when it sees no message.
+    #[derive(Debug)]
+    pub struct TryRecvError;
+
+    /// The channel under test is crossbeam's, not ours; this one is no stronger than crossbeam's
+    /// promises, so that nothing rests on more than them. Messages are taken in the order in
+    /// which they were sent, and a receiver has synchronized with those who sent what it takes.
+    /// With nobody else: a sender learns nothing from receivers or other senders, and what
+    /// looks empty or full may just be an old view. But nobody's view is older than what
+    /// happened before: a sender sees its own message.
     #[derive(Debug)]
     struct Channel<T> {
         capacity: usize,
-        len: AtomicUsize,
-        messages: Mutex<VecDeque<T>>,
+        /// How many messages have been sent, and how many received.
+        sent: AtomicUsize,
+        received: AtomicUsize,
+        /// Invisible to the checker, which switches threads only before an operation on one of
+        /// its own types: each access here is one step with the operation above it.
+        messages: std::sync::Mutex<VecDeque<T>>,
     }
 
     /// The sending side.
@@ -184,33 +262,37 @@ mod model {
     pub fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
         let channel = Arc::new(Channel {
             capacity,
-            len: AtomicUsize::new(0),
-            messages: Mutex::new(VecDeque::new()),
+            sent: AtomicUsize::new(0),
+            received: AtomicUsize::new(0),
+            messages: std::sync::Mutex::new(VecDeque::new()),
         });
         (Sender(Arc::clone(&channel)), Receiver(channel))
     }
 
     impl<T> Sender<T> {
-        /// Sends unless the channel is full.
+        /// Sends unless the channel looks full.
         pub fn try_send(&self, message: T) -> Result<(), TrySendError<T>> {
-            let mut messages = self.0.messages.lock();
-            if messages.len() == self.0.capacity {
-                return Err(TrySendError::Full(message));
+            let Channel { capacity, sent, received, messages } = &*self.0;
+            let received = received.load(Ordering::Relaxed);
+            let room = |sent: usize| (sent < received + capacity).then_some(sent + 1);
+            match sent.fetch_update(Ordering::Release, Ordering::Relaxed, room) {
+                Ok(_) => messages.lock().unwrap().push_back(message),
+                Err(_) => return Err(TrySendError::Full(message)),
             }
-            messages.push_back(message);
-            self.0.len.fetch_add(1, Ordering::Release);
             Ok(())
         }
     }
 
     impl<T> Receiver<T> {
         /// Receives unless the channel looks empty.
-        pub fn try_recv(&self) -> Result<T, ()> {
-            if self.0.len.load(Ordering::Acquire) == 0 {
-                return Err(());
+        pub fn try_recv(&self) -> Result<T, TryRecvError> {
+            let Channel { sent, received, messages, .. } = &*self.0;
+            let sent = sent.load(Ordering::Acquire);
+            let next = |received| (received < sent).then_some(received + 1);
+            match received.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
+                Ok(_) => messages.lock().unwrap().pop_front().ok_or(TryRecvError),
+                Err(_) => Err(TryRecvError),
             }
-            self.0.len.fetch_sub(1, Ordering::AcqRel);
-            self.0.messages.lock().pop_front().ok_or(())
         }
     }
 }

@@ -198,7 +198,9 @@ impl<'a> DeviceThread<'a> {
             let posted = self.pacing.posted;
             let round = self.round(true);
             let found = round.posted != posted || round.result.output_left || round.held;
-            found || self.control.reached(Phase::Drain)
+            // One that was started since we asked: nobody tells us of it, for we were awake.
+            let timer_started = timer.is_none() && round.result.timer.is_some();
+            found || timer_started || self.control.reached(Phase::Drain)
         });
     }
 

@@ -1,0 +1,18 @@
+//! The protocols of minivmm under the loom model checker, which runs every interleaving of
+//! the threads of a small scenario, with every value that the memory model lets an atomic load
+//! return, and finds a sleep that nobody ends as a deadlock.
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test --release --test model`
+//!
+//! What runs is the product's own code on the primitives of the `model` half of `sync.rs`.
+
+#![cfg(loom)]
+
+mod checker;
+mod explore;
+mod gate;
+mod kick;
+mod properties;
+mod queue;
+mod ring;
+mod sketch;
