@@ -86,7 +86,7 @@ mod model {
                 impl $name {
                     /// An atomic `value`.
                     pub fn new(value: $value) -> Self {
-                        Self { order: atomic::AtomicBool::new(false), value: atomic::$name::new(value) }
+                        Self { order: atomic::AtomicBool::default(), value: atomic::$name::new(value) }
                     }
                 }
             )*
@@ -276,10 +276,12 @@ mod model {
             let received = received.load(Ordering::Relaxed);
             let room = |sent: usize| (sent < received + capacity).then_some(sent + 1);
             match sent.fetch_update(Ordering::Release, Ordering::Relaxed, room) {
-                Ok(_) => messages.lock().unwrap().push_back(message),
-                Err(_) => return Err(TrySendError::Full(message)),
+                Ok(_) => {
+                    messages.lock().unwrap().push_back(message);
+                    Ok(())
+                }
+                Err(_) => Err(TrySendError::Full(message)),
             }
-            Ok(())
         }
     }
 
