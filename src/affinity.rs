@@ -1,11 +1,13 @@
-//! Which host CPU each vCPU's thread is bound to.
+//! What the process needs of the host for its vCPUs: which CPU each one's thread is bound to,
+//! and enough file descriptors.
 
 use std::io;
 
 use nix::sched::{CpuSet, sched_getaffinity};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 
-use crate::config::Pinning;
+use crate::config::{Pinning, VcpuCount};
 use crate::exit::VcpuId;
 
 /// A host CPU that was asked for and that this process may not use.
@@ -43,6 +45,18 @@ pub fn plan(
     }
     let pinning = pinning.cloned();
     Ok(move |id| pinning.as_ref()?.cpu_for(id, &available))
+}
+
+/// Raises the limit on open files, as far as it may be, to what this many vCPUs need: one each
+/// and some for the rest. Where that is not far enough, making the vCPUs says so.
+pub fn allow_open_files(vcpus: VcpuCount) {
+    const REST: u64 = 64;
+    let wanted = u64::from(vcpus.get()) + REST;
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < wanted
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard);
+    }
 }
 
 fn available_cpus() -> io::Result<Vec<usize>> {

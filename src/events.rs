@@ -13,7 +13,8 @@ use crate::devices::thread::OutputReport;
 use crate::exit::VcpuId;
 use crate::vcpu::VcpuEnd;
 
-/// One report. Each thread sends a fixed number of them, so the channel needs no bound.
+/// One report. The channel needs no bound: each thread sends a fixed number of them, and
+/// `InputRoom` is sent only after the supervisor has asked for it.
 #[derive(Debug)]
 pub enum Event {
     /// All vCPUs were ready and the guest has started, at this time.

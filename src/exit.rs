@@ -128,6 +128,8 @@ pub enum VmExit {
         /// KVM_SYSTEM_EVENT_*: 1 shutdown, 2 reset, 3 crash.
         kind: u32,
     },
+    /// KVM_EXIT_SET_TPR: the guest lowered CR8, which only an interrupt controller would heed.
+    SetTpr,
     /// KVM_RUN returned EINTR or EAGAIN: a kick, or a signal that was not for us.
     Interrupted,
     /// An exit reason this VMM does not know.

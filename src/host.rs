@@ -8,18 +8,41 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal, raise};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::console::{Action, ConsoleInput, HELP, TerminalGuard};
 use crate::devices::DeviceSet;
 use crate::devices::queue::DeviceQueue;
 use crate::events::EventReceiver;
+use crate::kvm::kick;
 use crate::outcome::EndSignal;
 
-/// The signals that a VM run from the command line takes, through a descriptor.
+/// The signals that a VM run from the command line takes, through a descriptor, while this
+/// exists. After it, a signal that is still pending ends the process.
 #[derive(Debug)]
-pub struct Signals(SignalFd);
+pub struct Signals {
+    fd: SignalFd,
+    before: SigSet,
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        let _ = self.before.thread_set_mask();
+    }
+}
+
+/// How often a VM in the background looks whether its terminal has become its own.
+const BACKGROUND_LOOK: Duration = Duration::from_millis(500);
+
+const TAKEN: [Signal; 6] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGTSTP,
+    Signal::SIGCONT,
+];
 
 impl Signals {
     /// Blocks the signals for the calling thread and all that it starts from now on, so that
@@ -29,19 +52,16 @@ impl Signals {
     ///
     /// What sigprocmask(2) and signalfd(2) say.
     pub fn take() -> io::Result<Self> {
-        let mut set = SigSet::empty();
-        for signal in
-            [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGTSTP, Signal::SIGCONT]
-        {
-            set.add(signal);
-        }
-        set.thread_block()?;
+        // One that our parent had us ignore, as `nohup` does, stays ignored; blocked it would be
+        // queued.
+        let set: SigSet = TAKEN.into_iter().filter(|signal| !kick::is_ignored(*signal)).collect();
+        let before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-        Ok(Self(SignalFd::with_flags(&set, flags)?))
+        Ok(Self { fd: SignalFd::with_flags(&set, flags)?, before })
     }
 
     fn next(&self) -> Option<Signal> {
-        let info = self.0.read_signal().ok()??;
+        let info = self.fd.read_signal().ok()??;
         Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()
     }
 }
@@ -50,12 +70,14 @@ impl Signals {
 /// has no signals and need have no input.
 #[derive(Debug, Default)]
 pub struct Host {
-    /// Signals that end or stop the VM.
-    pub signals: Option<Signals>,
-    /// What the guest's UART receives.
-    pub input: Option<ConsoleInput>,
+    // Dropped in this order: a signal that is pending at the end may kill the process, and the
+    // terminal must be as it was by then.
     /// The user's terminal.
     pub terminal: Option<TerminalGuard>,
+    /// What the guest's UART receives.
+    pub input: Option<ConsoleInput>,
+    /// Signals that end or stop the VM.
+    pub signals: Option<Signals>,
 }
 
 /// What ended a wait.
@@ -88,8 +110,15 @@ impl Host {
             if self.move_input(queue) == Some(Action::Quit) {
                 return Ok(Wake::Quit);
             }
-            let Some(limit) = time_left(deadline) else {
-                return Ok(Wake::Deadline);
+            // A shell that fetches a running job into the foreground tells nobody.
+            let look = self.is_in_background().then(|| Instant::now() + BACKGROUND_LOOK);
+            let until = match (deadline, look) {
+                (Some(deadline), Some(look)) => Some(deadline.min(look)),
+                (deadline, look) => deadline.or(look),
+            };
+            let limit = match time_left(until) {
+                Some(limit) => limit,
+                None => return Ok(Wake::Deadline),
             };
             let ready = self.poll(events, queue, limit)?;
             if let Some(signal) = ready.signal.then(|| self.take_signal()).flatten() {
@@ -102,6 +131,15 @@ impl Host {
         }
     }
 
+    /// Whether there is a terminal that is not ours now; takes it if it has become ours.
+    fn is_in_background(&self) -> bool {
+        let Some(terminal) = &self.terminal else { return false };
+        if !terminal.is_raw() {
+            self.resume_terminal();
+        }
+        !terminal.is_raw()
+    }
+
     fn poll(
         &self,
         events: &EventReceiver,
@@ -110,7 +148,7 @@ impl Host {
     ) -> io::Result<Ready> {
         let mut fds = vec![PollFd::new(events.bell(), PollFlags::POLLIN)];
         if let Some(signals) = &self.signals {
-            fds.push(PollFd::new(signals.0.as_fd(), PollFlags::POLLIN));
+            fds.push(PollFd::new(signals.fd.as_fd(), PollFlags::POLLIN));
         }
         // Without room the device thread rings the bell once there is some.
         let room = || queue.visit(|devices| devices.com1().wanted_input());
@@ -152,6 +190,7 @@ impl Host {
             Signal::SIGHUP => Some(EndSignal::Hangup),
             Signal::SIGINT => Some(EndSignal::Interrupt),
             Signal::SIGTERM => Some(EndSignal::Terminate),
+            Signal::SIGQUIT => Some(EndSignal::Quit),
             Signal::SIGTSTP => {
                 if let Some(terminal) = &self.terminal {
                     terminal.suspend();

@@ -8,9 +8,10 @@ use std::process;
 use log::LevelFilter;
 use minivmm::affinity;
 use minivmm::cli::{self, Command};
-use minivmm::config::VmConfig;
+use minivmm::config::{SerialConfig, VmConfig};
 use minivmm::console::Console;
 use minivmm::host::{Host, Signals};
+use minivmm::kvm::kick;
 use minivmm::kvm::vm::{KVM_DEVICE, KvmError, PendingVm};
 use minivmm::outcome::{ExitCode, VmOutcome};
 use minivmm::vmm::Vmm;
@@ -25,10 +26,16 @@ fn main() -> process::ExitCode {
             ExitCode::Host as u8
         }),
         Err(error) => {
-            // It goes to standard output for --help and --version, and there is nobody to tell
-            // if that is closed.
-            let _ = error.print();
-            if error.use_stderr() { ExitCode::Usage as u8 } else { ExitCode::Success as u8 }
+            let printed = error.print();
+            match printed {
+                _ if error.use_stderr() => ExitCode::Usage as u8,
+                // --help and --version, to a reader that may have seen enough.
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                    say(&format!("cannot write to standard output: {error}"));
+                    ExitCode::Host as u8
+                }
+                _ => ExitCode::Success as u8,
+            }
         }
     };
     process::ExitCode::from(code)
@@ -58,13 +65,20 @@ fn execute(command: Command, vm: Result<PendingVm, KvmError>) -> Result<u8, Box<
 /// terminal is restored after the last output and before the memory goes.
 fn run(config: &VmConfig, vm: PendingVm) -> Result<u8, Box<dyn Error>> {
     let cpu_for = affinity::plan(config.pin.as_ref())?;
+    affinity::allow_open_files(config.vcpus);
+    kick::ignore_file_size_signal();
     let vmm = Vmm::new(vm.finish(config)?, config.vcpus, cpu_for)?;
+    // Signals are taken before the terminal's mode is changed, but after a FIFO was waited for,
+    // which ^C ends.
+    let waits = matches!(config.serial, SerialConfig::File(_));
+    let early = if waits { None } else { Some(Signals::take()?) };
     let console = Console::open(&config.serial)?;
     if let Some(path) = console.pty_path() {
         say(&format!("serial port at {}", path.display()));
     }
     let Console { input, output, terminal, .. } = console;
-    let mut host = Host { signals: Some(Signals::take()?), input: Some(input), terminal };
+    let signals = early.map_or_else(Signals::take, Ok)?;
+    let mut host = Host { terminal, input: Some(input), signals: Some(signals) };
     let report = vmm.run(Box::new(output), &mut host, config.timeout);
     drop(host);
 

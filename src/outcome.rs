@@ -44,6 +44,8 @@ pub enum ExitCode {
     Interrupted = 130,
     /// The reader of the guest's output closed it: 128 and the number of SIGPIPE.
     OutputClosed = 141,
+    /// SIGQUIT.
+    Quit = 131,
     /// SIGTERM.
     Terminated = 143,
 }
@@ -63,7 +65,8 @@ Exit codes:
   16            the guest asked for a reset
   18            a thread of minivmm failed
   124           time-out
-  129, 130, 143 SIGHUP, SIGINT, SIGTERM
+  129, 130      SIGHUP, SIGINT
+  131, 143      SIGQUIT, SIGTERM
   141           the reader of the output closed it
 ";
 
@@ -74,6 +77,8 @@ pub enum EndSignal {
     Hangup,
     /// SIGINT.
     Interrupt,
+    /// SIGQUIT.
+    Quit,
     /// SIGTERM.
     Terminate,
 }
@@ -155,6 +160,7 @@ impl VmOutcome {
             Self::TimedOut(_) => ExitCode::TimedOut,
             Self::Signal(EndSignal::Hangup) => ExitCode::Hangup,
             Self::Signal(EndSignal::Interrupt) => ExitCode::Interrupted,
+            Self::Signal(EndSignal::Quit) => ExitCode::Quit,
             Self::Signal(EndSignal::Terminate) => ExitCode::Terminated,
             Self::OutputClosed => ExitCode::OutputClosed,
             Self::OutputFailed(_) => ExitCode::Output,
@@ -218,6 +224,7 @@ impl fmt::Display for VmOutcome {
             }
             Self::Signal(EndSignal::Hangup) => write!(f, "ended by SIGHUP"),
             Self::Signal(EndSignal::Interrupt) => write!(f, "ended by SIGINT"),
+            Self::Signal(EndSignal::Quit) => write!(f, "ended by SIGQUIT"),
             Self::Signal(EndSignal::Terminate) => write!(f, "ended by SIGTERM"),
             Self::Quit => write!(f, "ended from the terminal"),
             Self::Stopped => write!(f, "stopped"),
@@ -275,7 +282,7 @@ struct Instruction<'a> {
 impl fmt::Display for Instruction<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = self.insn.as_slice();
-        let (bits, rip) = self.registers.map_or((16, 0), |regs| (regs.code_bits(), regs.rip));
+        let (bits, rip) = self.registers.map_or((16, 0), |regs| (regs.code_bits, regs.rip));
         let mut decoder = Decoder::with_ip(bits, bytes, rip, DecoderOptions::NONE);
         let decoded = decoder.decode();
         if let Some(registers) = self.registers {
@@ -332,12 +339,8 @@ mod tests {
         let mut bytes = [0x90; 15];
         bytes[..2].copy_from_slice(&[0xcd, 0x80]);
         let insn = Some(InsnBytes::new(bytes, 15));
-        let registers = Some(Box::new(Registers {
-            rip: 0x1234,
-            control: [1, 0, 0, 0],
-            efer: 1 << 10,
-            ..Registers::default()
-        }));
+        let registers =
+            Some(Box::new(Registers { rip: 0x1234, code_bits: 64, ..Registers::default() }));
         let exit = VmExit::InternalError { suberror: 1, insn };
         let text = VmOutcome::Fault { vcpu: VcpuId(2), exit, registers }.to_string();
         assert_eq!(

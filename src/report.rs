@@ -5,7 +5,6 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::devices::thread::OutputReport;
-use crate::exit::VcpuId;
 use crate::outcome::VmOutcome;
 use crate::trace::ring::ExitRecord;
 use crate::vcpu::registers::Registers;
@@ -47,20 +46,40 @@ pub struct Details<'a>(&'a VmReport);
 
 impl fmt::Display for Details<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let VmOutcome::Fault { vcpu, registers: Some(registers), .. } = &self.0.outcome {
+        let registers = match &self.0.outcome {
+            VmOutcome::Fault { vcpu, registers, .. } => Some((vcpu, registers.as_ref())),
+            VmOutcome::VcpuFailed { vcpu, .. } => {
+                let report = self.0.vcpus.get(vcpu.index());
+                Some((vcpu, report.and_then(|report| report.registers.as_ref())))
+            }
+            _ => None,
+        };
+        if let Some((vcpu, Some(registers))) = registers {
             writeln!(f, "{vcpu} registers:\n{registers}")?;
         }
-        for (id, vcpu) in (0..).map(VcpuId).zip(&self.0.vcpus) {
-            write!(f, "{id}: {}", count_of(vcpu.count))?;
-            if let Some(registers) = &vcpu.registers {
-                let (cs, rip) = (registers.segments[0].selector, registers.rip);
-                write!(f, ", stopped at cs:rip {cs:#x}:{rip:#x}")?;
+        // A start that failed has many vCPUs of which there is nothing to tell.
+        let silent = |vcpu: &VcpuReport| vcpu.count == 0 && vcpu.registers.is_none();
+        let mut first = 0;
+        for run in self.0.vcpus.chunk_by(|a, b| silent(a) && silent(b)) {
+            let last = first + run.len() - 1;
+            match run {
+                [vcpu] => write_vcpu(f, first, vcpu)?,
+                _ => writeln!(f, "vCPU {first} to {last}: no exits")?,
             }
-            writeln!(f)?;
-            write_exits(f, &vcpu.exits)?;
+            first = last + 1;
         }
         Ok(())
     }
+}
+
+fn write_vcpu(f: &mut fmt::Formatter<'_>, index: usize, vcpu: &VcpuReport) -> fmt::Result {
+    write!(f, "vCPU {index}: {}", count_of(vcpu.count))?;
+    if let Some(registers) = &vcpu.registers {
+        let (cs, rip) = (registers.segments[0].selector, registers.rip);
+        write!(f, ", stopped at cs:rip {cs:#x}:{rip:#x}")?;
+    }
+    writeln!(f)?;
+    write_exits(f, &vcpu.exits)
 }
 
 fn count_of(exits: u64) -> String {
@@ -109,6 +128,7 @@ mod tests {
                     registers: None,
                 },
                 VcpuReport { count: 0, exits: vec![], registers: None },
+                VcpuReport { count: 0, exits: vec![], registers: None },
             ],
             output: OutputReport::default(),
         };
@@ -117,7 +137,7 @@ mod tests {
             "vCPU 0: 103 exits\n  \
              #100    io-out port=0x3f8 size=1 count=1 data=0x61 handler=posted  (2 times)\n  \
              #102    io-out port=0x3f8 size=1 count=1 data=0x62 handler=posted\n\
-             vCPU 1: no exits\n"
+             vCPU 1 to 2: no exits\n"
         );
     }
 }

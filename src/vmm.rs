@@ -3,11 +3,10 @@
 //! thread. docs/concurrency.md has the timeline.
 //!
 //! Who waits for whom: the vCPU threads for the devices, the device thread for the host that
-//! reads the output, the supervisor for all of them; nobody waits for the supervisor except
-//! at the start gate, which it opens or shuts on every path.
+//! reads the output, the supervisor for all of them. For the supervisor ended vCPU threads wait,
+//! at the exit gate, and those at a start gate that will not open; it sees to both on every path.
 
 use std::io;
-use std::os::unix::thread::JoinHandleExt;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -161,6 +160,8 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         let ran = self.started.map_or(Duration::ZERO, |started| started.elapsed());
         self.stop_vcpus(&mut verdict);
         self.finish_output(host, limit, &mut verdict);
+        // Before the VM and its memory go, which takes time.
+        host.terminal = None;
         self.join(verdict, ran)
     }
 
@@ -217,10 +218,16 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
     /// Waits for the first terminal event.
     fn supervise(&mut self, host: &mut Host, limit: Option<Duration>, verdict: &mut Verdict) {
         while verdict.outcome.is_none() {
-            match host.wait(&self.events, &self.shared.queue, self.deadline(limit)) {
-                // All that is queued is looked at before the first of it decides, so that an
-                // error beats a success that came just before it.
-                Ok(Wake::Events) => self.note_queued(verdict),
+            let wake = host.wait(&self.events, &self.shared.queue, self.deadline(limit));
+            // What the VM itself has reported by now came first, whatever woke us; and all of it
+            // is looked at before the first of it decides, so that an error beats a success
+            // that came just before it.
+            self.note_queued(verdict);
+            if verdict.outcome.is_some() {
+                return;
+            }
+            match wake {
+                Ok(Wake::Events) => {}
                 Ok(Wake::Signal(signal)) => verdict.consider(VmOutcome::Signal(signal)),
                 Ok(Wake::Quit) => verdict.consider(VmOutcome::Quit),
                 Ok(Wake::Deadline) => {
@@ -277,7 +284,10 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
                 verdict.consider(VmOutcome::Fault { vcpu, exit, registers });
             }
             VcpuEnd::Stopped { registers } => self.vcpus[vcpu.index()].registers = registers,
-            VcpuEnd::Failed(error) => verdict.consider(VmOutcome::VcpuFailed { vcpu, error }),
+            VcpuEnd::Failed { error, registers } => {
+                self.vcpus[vcpu.index()].registers = registers;
+                verdict.consider(VmOutcome::VcpuFailed { vcpu, error });
+            }
             VcpuEnd::Panicked(message) => {
                 verdict.consider(VmOutcome::VcpuPanicked { vcpu, message });
             }
@@ -316,8 +326,9 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
     /// Lets the device thread write the last output and end. It waits for the reader as long as
     /// the outcome allows, and for a short grace from when somebody outside wants an end.
     fn finish_output(&mut self, host: &mut Host, limit: Option<Duration>, verdict: &mut Verdict) {
-        let Some(thread) = &self.device_thread else { return };
-        let thread = thread.as_pthread_t();
+        if self.device_thread.is_none() {
+            return;
+        }
         self.device_control.drain();
         self.shared.queue.rouse();
         let grace = || Instant::now() + OUTPUT_GRACE;
@@ -349,7 +360,9 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
             // A signal that comes just before the thread enters write(2) is missed, so it is
             // sent again until the thread has reported.
             self.shared.queue.rouse();
-            let _ = kick::interrupt(thread);
+            if let Some(thread) = &self.device_thread {
+                let _ = kick::interrupt(thread);
+            }
             if let Ok(event) = self.events.events().recv_timeout(INTERRUPT_PERIOD) {
                 self.note(event, verdict);
             }
@@ -407,7 +420,10 @@ fn cutting_short(wake: Wake) -> Option<VmOutcome> {
         Wake::Events => None,
         Wake::Signal(signal) => Some(VmOutcome::Signal(signal)),
         Wake::Quit => Some(VmOutcome::Quit),
-        Wake::Deadline => Some(VmOutcome::OutputFailed(io::ErrorKind::TimedOut.into())),
+        Wake::Deadline => {
+            let why = "its reader did not take it within the time-out";
+            Some(VmOutcome::OutputFailed(io::Error::new(io::ErrorKind::TimedOut, why)))
+        }
     }
 }
 

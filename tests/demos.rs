@@ -10,7 +10,7 @@ use kvm_ioctls::Kvm;
 use minivmm_guests::expect::{EXPECTS, End, Expect, VCPU_COUNTS, expectation};
 use nix::sys::signal::Signal;
 
-use support::{Finished, Running, image, minivmm, prompting, require_kvm, run};
+use support::{Finished, Running, image, minivmm, minivmm_in_shell, prompting, require_kvm, run};
 
 /// Exit codes that the guest ABI leaves to minivmm: see `minivmm --help`.
 const TRIPLE_FAULT: i32 = 8;
@@ -117,6 +117,14 @@ fn max_vcpus() -> u32 {
 fn as_many_vcpus_run_as_kvm_has_up_to_1024() {
     if require_kvm() {
         check_one("hello", max_vcpus().min(1024));
+    }
+}
+
+#[test]
+fn a_low_limit_on_open_files_is_raised_for_many_vcpus() {
+    if require_kvm() {
+        let command = minivmm_in_shell("ulimit -Sn 64; exec \"$@\"", "-q --demo hello --vcpus 100");
+        run(command).assert_code(0);
     }
 }
 

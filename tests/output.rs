@@ -230,7 +230,8 @@ fn the_time_limit_also_holds_for_output_of_a_guest_that_has_ended() {
     let mut command = minivmm("--demo hello --timeout 300ms");
     command.stdout(writer);
     // The guest did not run for longer than it may.
-    let run = run(command).assert_code(6).assert_says("cannot write the guest's output: timed out");
+    let run =
+        run(command).assert_code(6).assert_says("its reader did not take it within the time-out");
     assert_eq!(not_written(&run), 8, "4\\nHello\\n");
 }
 
@@ -416,4 +417,40 @@ fn a_guest_that_does_not_read_ends_despite_its_input() {
     let typist = thread::spawn(move || stdin.write_all(&[b'x'; 1 << 20]));
     running.finish().assert_code(0).assert_prints(b"4\nHello\n");
     assert_eq!(typist.join().unwrap().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn a_driver_that_clears_the_fifo_when_it_starts_loses_no_input() {
+    if !require_kvm() {
+        return;
+    }
+    let guest = image(&[
+        0xba, 0xfd, 0x03, // mov dx, LSR
+        0xec, 0xa8, 0x01, // in al, dx; test al, DR
+        0x74, 0xfb, // jz: until there is input
+        0xba, 0xfa, 0x03, 0xb0, 0x07, 0xee, // mov dx, FCR; mov al, 7; out dx, al
+        0xb9, 0x06, 0x00, // mov cx, 6
+        0xba, 0xfd, 0x03, // again: mov dx, LSR
+        0xec, 0xa8, 0x01, 0x74, 0xfb, // until there is input
+        0xba, 0xf8, 0x03, 0xec, 0xee, // mov dx, RBR; in al, dx; out dx, al
+        0xe2, 0xf1, // loop again
+        0xf4, // hlt
+    ]);
+    let mut command = minivmm("");
+    command.arg(guest.path()).stdin(Stdio::piped());
+    let mut running = Running::start(command);
+    running.stdin().write_all(b"abcdef").unwrap();
+    running.finish().assert_code(0).assert_prints(b"abcdef");
+}
+
+#[test]
+fn what_nobody_read_from_a_pty_is_counted() {
+    if !require_kvm() {
+        return;
+    }
+    let mut running = Running::start(minivmm("-vv --demo hello --serial pty"));
+    running.wait_for_stderr("has ended: Halted");
+    running.signal(Signal::SIGTERM);
+    let run = running.finish().assert_code(143);
+    assert_eq!(not_written(&run), 8, "4\\nHello\\n");
 }

@@ -8,7 +8,7 @@ use std::process::ChildStdout;
 
 use nix::sys::signal::Signal;
 
-use support::{Running, minivmm, prompting, require_kvm, run};
+use support::{Running, minivmm, minivmm_in_shell, prompting, require_kvm, run};
 
 /// Starts spinning vCPUs and waits until all of them run. They have nothing to do but to be
 /// stopped; their output is kept open so that nothing else ends them.
@@ -46,6 +46,36 @@ fn sigterm_ends_spinning_vcpus_with_143() {
 #[test]
 fn sighup_ends_spinning_vcpus_with_129() {
     assert_ends(Signal::SIGHUP, 129);
+}
+
+#[test]
+fn sigquit_ends_spinning_vcpus_with_131() {
+    assert_ends(Signal::SIGQUIT, 131);
+}
+
+#[test]
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+    if !require_kvm() {
+        return;
+    }
+    let guest = prompting("spin");
+    let mut command = minivmm_in_shell("trap '' HUP; exec \"$@\"", "-q");
+    command.arg(guest.path());
+    let mut running = Running::start(command);
+    let _stdout = running.wait_for_prompts(1);
+    running.signal(Signal::SIGHUP);
+    running.signal(Signal::SIGTERM);
+    running.finish().assert_code(143);
+}
+
+#[test]
+fn signals_that_were_blocked_at_the_start_do_not_keep_vcpus_from_stopping() {
+    if !require_kvm() {
+        return;
+    }
+    let command =
+        minivmm_in_shell("exec env --block-signal \"$@\"", "--demo spin --vcpus 4 --timeout 200ms");
+    run(command).assert_code(124).assert_says("time-out");
 }
 
 #[test]

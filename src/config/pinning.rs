@@ -24,9 +24,8 @@ pub enum Pinning {
 impl Pinning {
     /// The host CPU for a vCPU, where `available` are the CPUs that the process may use.
     ///
-    /// A list is taken at its word, whether its CPUs are available or not: a process may widen
-    /// its own affinity, so only the host knows what is possible. `None` means that the choice
-    /// is automatic and nothing is available.
+    /// That the CPUs of a list are available is for the caller to see to. `None` means that the
+    /// choice is automatic and nothing is available.
     pub fn cpu_for(&self, vcpu: VcpuId, available: &[usize]) -> Option<usize> {
         let cpus = match self {
             Self::Auto => available,

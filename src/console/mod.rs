@@ -137,6 +137,11 @@ pub trait Output: Send {
     fn is_taken(&self) -> bool {
         true
     }
+
+    /// Takes those bytes back, for good, and returns how many they were.
+    fn take_back(&mut self) -> u64 {
+        0
+    }
 }
 
 impl Output for ConsoleOutput {
@@ -164,6 +169,18 @@ impl Output for ConsoleOutput {
         let Some(slave) = &self.pty_slave else { return true };
         let mut fds = [PollFd::new(slave.as_fd(), PollFlags::POLLIN)];
         !matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
+    }
+
+    fn take_back(&mut self) -> u64 {
+        let mut count = 0;
+        let mut chunk = [0; 4096];
+        while !self.is_taken()
+            && let Some(slave) = &self.pty_slave
+            && let Ok(len @ 1..) = unistd::read(slave, &mut chunk)
+        {
+            count += u64::try_from(len).unwrap_or(0);
+        }
+        count
     }
 }
 

@@ -58,6 +58,11 @@ impl TerminalGuard {
         });
     }
 
+    /// Whether raw mode is set. It is not in the background.
+    pub fn is_raw(&self) -> bool {
+        self.terminal.saved.lock().is_some()
+    }
+
     /// Restores the terminal for the time that this process is stopped. Call it before stopping;
     /// calling it again does nothing.
     pub fn suspend(&self) {

@@ -8,15 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::devices::uart16550::Uart16550;
+use crate::devices::uart16550::{Uart16550, regs};
 use crate::irq::IrqLine;
 
 /// Bytes of output that wait for the device thread. When they are this many the transmitter
 /// holds back: THRE stays off, and a guest that writes all the same is made to wait.
 pub const OUTPUT_CAPACITY: usize = 64 * 1024;
-
-/// The transmitter holding register, as a port of the UART's eight.
-const THR: u8 = 0;
 
 /// See the module's text.
 #[derive(Debug)]
@@ -68,11 +65,27 @@ impl SerialPort {
     /// The guest writes register `offset`, which [`can_write`](Self::can_write) allows.
     pub fn write(&mut self, offset: u8, value: u8) {
         self.tell_time();
-        self.uart.write(offset, value);
-        if offset != THR {
+        if offset == regs::FCR {
+            self.write_fcr(value);
+        } else {
+            self.uart.write(offset, value);
+        }
+        if offset != regs::THR {
             self.interrupts_enabled.store(self.uart.interrupts_enabled(), Ordering::Relaxed);
         }
         self.settle();
+    }
+
+    /// FCR may clear the receive FIFO, as every driver does when it starts. On a real line the
+    /// bytes in it would be those of a sender that began too early; here they are the beginning
+    /// of the guest's input, and come again.
+    fn write_fcr(&mut self, value: u8) {
+        let unread: Vec<u8> = self.uart.unread().collect();
+        self.uart.write(regs::FCR, value);
+        let kept = self.uart.unread().count();
+        for byte in unread[..unread.len() - kept].iter().rev() {
+            self.input.push_front(*byte);
+        }
     }
 
     /// False for a byte to send while the output is full and so is the transmit FIFO.

@@ -285,6 +285,9 @@ impl<'a> DeviceThread<'a> {
         while !self.failed && !self.control.reached(Phase::Abandon) && !self.output.is_taken() {
             self.queue.nap(NAP_MAX);
         }
+        let back = self.output.take_back();
+        self.control.written.fetch_sub(back, Ordering::Relaxed);
+        self.lost += back;
     }
 }
 

@@ -76,6 +76,8 @@ pub struct Uart16550 {
 struct Received {
     byte: u8,
     errors: u8,
+    /// From the line, not from loopback.
+    from_line: bool,
 }
 
 /// A pending interrupt, in the order of priority (datasheet, table "Interrupt control
@@ -252,7 +254,7 @@ impl Uart16550 {
             // unless it still holds output from before the loop was closed.
             self.thre_pending = self.tx.is_empty();
             if !self.loop_breaks() {
-                self.accept(byte, 0);
+                self.accept(Received { byte, ..Received::default() });
             }
         } else if self.tx.push(byte) {
             self.thre_pending = false;
@@ -315,7 +317,7 @@ impl Uart16550 {
 
         // A break is one character of zeros without a stop bit, however long it lasts.
         if !broke_before && self.loop_breaks() {
-            self.accept(0, lsr::BI | lsr::FE);
+            self.accept(Received { errors: lsr::BI | lsr::FE, ..Received::default() });
         }
     }
 
@@ -381,22 +383,27 @@ impl Uart16550 {
     /// is lost. In loopback the line is disconnected and the byte lost without a trace.
     pub fn receive(&mut self, byte: u8) {
         if !self.looped() {
-            self.accept(byte, 0);
+            self.accept(Received { byte, errors: 0, from_line: true });
         }
     }
 
-    /// A character reaches the receiver, with its error bits.
-    fn accept(&mut self, byte: u8, mut errors: u8) {
+    /// The bytes from the line that the guest has not read, oldest first.
+    pub fn unread(&self) -> impl Iterator<Item = u8> + '_ {
+        self.rx.iter().filter(|received| received.from_line).map(|received| received.byte)
+    }
+
+    /// A character reaches the receiver.
+    fn accept(&mut self, mut received: Received) {
         self.rx_quiet_since = self.now;
         if !self.fifos_on() {
             // One holding register: the error bits are LSR's own, and an overrun destroys
             // the character before. In FIFO mode it destroys the new one.
-            self.line_errors |= std::mem::take(&mut errors);
+            self.line_errors |= std::mem::take(&mut received.errors);
             if self.rx.pop().is_some() {
                 self.line_errors |= lsr::OE;
             }
         }
-        if !self.rx.push(Received { byte, errors }) {
+        if !self.rx.push(received) {
             self.line_errors |= lsr::OE;
         }
     }

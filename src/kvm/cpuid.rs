@@ -99,6 +99,12 @@ impl CpuidTemplate {
     }
 }
 
+/// The width of a physical address (CPUID leaf 0x80000008, EAX[7:0]).
+pub fn physical_address_bits(supported: &[kvm_cpuid_entry2]) -> u32 {
+    // Without the leaf it is 36 (Intel SDM vol. 3, section 5.1.4).
+    find(supported, leaf::SIZES).map_or(36, |entry| entry.eax & 0xff)
+}
+
 /// Whether the CPU has pages of 1 GiB.
 pub fn has_gib_pages(supported: &[kvm_cpuid_entry2]) -> bool {
     find(supported, leaf::EXT_FEATURES).is_some_and(|entry| entry.edx & PAGE_1GB != 0)

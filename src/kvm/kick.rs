@@ -3,11 +3,14 @@
 //! document, section 5); together they leave no moment at which a kick is lost.
 
 use std::io;
+use std::os::unix::thread::JoinHandleExt;
 use std::ptr::NonNull;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread::JoinHandle;
 
 use nix::sys::pthread::{Pthread, pthread_self};
+use nix::sys::signal::Signal;
 
 use crate::vcpu::Kick;
 
@@ -18,7 +21,8 @@ pub fn kick_signal() -> libc::c_int {
 }
 
 /// Gives [`kick_signal`] a handler that does nothing, so that it interrupts system calls
-/// instead of killing the process.
+/// instead of killing the process, and unblocks it for the calling thread and those that it
+/// starts: whoever started us may have left it blocked, and then no kick would arrive.
 pub fn install_handler() {
     static INSTALLED: Once = Once::new();
 
@@ -36,16 +40,52 @@ pub fn install_handler() {
         // The only errors are a bad signal number and a bad pointer.
         debug_assert_eq!(result, 0);
     });
+    // SAFETY: an all-zero sigset_t is valid memory for sigemptyset to fill in, the pointers are
+    // to it, and the old mask is not asked for.
+    let result = unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, kick_signal());
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut())
+    };
+    debug_assert_eq!(result, 0);
 }
 
-/// Sends the kick signal to `thread`, which must not have been joined.
+/// Whether this process ignores `signal`.
+pub fn is_ignored(signal: Signal) -> bool {
+    // SAFETY: an all-zero sigaction is valid memory for the answer, the pointer is to it, and
+    // nothing is changed.
+    let action = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal as libc::c_int, std::ptr::null(), &raw mut action);
+        action
+    };
+    action.sa_sigaction == libc::SIG_IGN
+}
+
+/// Ignores SIGXFSZ, which kills by default, so that a write past the file size limit fails with
+/// EFBIG, an error like any other.
+pub fn ignore_file_size_signal() {
+    // SAFETY: SIG_IGN is a valid disposition and no handler is involved.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
+/// Sends the kick signal to a thread that has not been joined, as its handle shows.
 ///
 /// # Errors
 ///
 /// The thread has ended.
-pub fn interrupt(thread: Pthread) -> io::Result<()> {
-    // SAFETY: a pthread_t stays valid until its thread is joined or, if detached, ends; the
-    // caller promises that, and sending a signal touches no memory of ours.
+pub fn interrupt<T>(thread: &JoinHandle<T>) -> io::Result<()> {
+    // SAFETY: the handle exists, so the thread has been neither joined nor detached.
+    unsafe { send(thread.as_pthread_t()) }
+}
+
+/// # Safety
+///
+/// The thread must exist, or have ended without being joined or detached.
+unsafe fn send(thread: Pthread) -> io::Result<()> {
+    // SAFETY: the thread is valid by this function's contract; sending a signal touches no
+    // memory of ours.
     match unsafe { libc::pthread_kill(thread, kick_signal()) } {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(error)),
@@ -105,7 +145,7 @@ impl KvmKick {
 impl Kick for KvmKick {
     fn kick(&self) {
         self.immediate_exit.set();
-        // It cannot fail: `vcpu/state.rs` drops this before the thread ends.
-        let _ = interrupt(self.thread);
+        // SAFETY: `vcpu/state.rs` drops this before the thread ends, and holds a lock meanwhile.
+        let _ = unsafe { send(self.thread) };
     }
 }

@@ -9,8 +9,9 @@ use std::ptr::NonNull;
 
 use kvm_bindings::{
     KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IO, KVM_EXIT_IO_OUT,
-    KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, KVM_INTERNAL_ERROR_EMULATION,
-    KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES, kvm_regs, kvm_run, kvm_segment, kvm_sregs,
+    KVM_EXIT_MMIO, KVM_EXIT_SET_TPR, KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT,
+    KVM_INTERNAL_ERROR_EMULATION, KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES, kvm_regs,
+    kvm_run, kvm_segment, kvm_sregs,
 };
 use kvm_ioctls::VcpuFd;
 
@@ -87,6 +88,11 @@ impl VcpuRun for KvmVcpu {
     fn registers(&mut self) -> Option<Box<Registers>> {
         let regs = self.fd.get_regs().ok()?;
         let sregs = self.fd.get_sregs().ok()?;
+        // AMD's hardware resets a vCPU that shuts down: then these are not the guest's.
+        let is_reset = regs.rip == 0xfff0 && sregs.cs.base == 0xffff_0000;
+        if is_reset {
+            return None;
+        }
         Some(Box::new(to_registers(&regs, &sregs)))
     }
 
@@ -116,6 +122,7 @@ fn translate(run: &kvm_run) -> VmExit {
             VmExit::Mmio(MmioExit { gpa: Gpa(mmio.phys_addr), direction, size })
         }
         KVM_EXIT_HLT => VmExit::Hlt,
+        KVM_EXIT_SET_TPR => VmExit::SetTpr,
         KVM_EXIT_SHUTDOWN => VmExit::Shutdown,
         KVM_EXIT_FAIL_ENTRY => {
             // SAFETY: the exit reason says that `fail_entry` is the member in use.
@@ -180,6 +187,11 @@ fn to_registers(regs: &kvm_regs, sregs: &kvm_sregs) -> Registers {
         efer: sregs.efer,
         idt: (sregs.idt.base, sregs.idt.limit),
         gdt: (sregs.gdt.base, sregs.gdt.limit),
+        code_bits: match (sregs.cs.l, sregs.cs.db) {
+            (0, 0) => 16,
+            (0, _) => 32,
+            _ => 64,
+        },
     }
 }
 

@@ -12,7 +12,7 @@ use kvm_bindings::{CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, kvm_userspace_
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use crate::boot::{self, BootError, EntryPlan};
-use crate::config::{VcpuCount, VmConfig};
+use crate::config::{MemorySize, VcpuCount, VmConfig};
 use crate::exit::{Gpa, VcpuId};
 use crate::kvm::cpuid::{self, CpuidError, CpuidTemplate};
 use crate::kvm::entry::{apply_sregs, to_kvm_regs};
@@ -82,6 +82,14 @@ pub enum KvmError {
         wanted: u32,
         /// KVM_CAP_MAX_VCPUS.
         limit: usize,
+    },
+    /// The guest's CPU has too few address bits.
+    #[error("{ram} is more than the {bits} bits of a physical address on this host can reach")]
+    TooMuchMemory {
+        /// What was asked for.
+        ram: RamLayout,
+        /// The width of a guest-physical address.
+        bits: u32,
     },
     /// KVM cannot have this much memory, or not there.
     #[error("KVM_SET_USER_MEMORY_REGION of {len:#x} bytes at {gpa}, for {ram}: {source}")]
@@ -207,6 +215,7 @@ impl PendingVm {
         check_vcpus(&self.kvm, config.vcpus)?;
         let vm = self.kvm.create_vm().map_err(failed("KVM_CREATE_VM"))?;
         let cpuid = self.cpuid.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        check_memory(cpuid::physical_address_bits(cpuid.as_slice()), config.memory)?;
         let booted = boot::load(config, cpuid::has_gib_pages(cpuid.as_slice()))?;
         map_memory(&vm, &booted.memory)?;
         vm.set_tss_address(TSS_ADDRESS).map_err(failed("KVM_SET_TSS_ADDR"))?;
@@ -230,6 +239,13 @@ fn check_vcpus(kvm: &Kvm, wanted: VcpuCount) -> Result<(), KvmError> {
         );
     }
     Ok(())
+}
+
+fn check_memory(bits: u32, memory: MemorySize) -> Result<(), KvmError> {
+    let ram = RamLayout::new(memory);
+    let end = ram.low().end.max(ram.high().end);
+    let fits = 1u64.checked_shl(bits).is_none_or(|limit| end <= limit);
+    if fits { Ok(()) } else { Err(KvmError::TooMuchMemory { ram, bits }) }
 }
 
 /// KVM_SET_USER_MEMORY_REGION for every stretch of guest memory.
@@ -293,6 +309,11 @@ mod tests {
 
         let refused = open_error("/dev/kvm", libc::EACCES).to_string();
         assert!(refused.contains("permission denied") && refused.contains("usermod"), "{refused}");
+
+        let memory = MemorySize::from_bytes(1 << 40).unwrap();
+        assert!(check_memory(46, memory).is_ok());
+        let too_much = check_memory(39, memory).unwrap_err().to_string();
+        assert!(too_much.contains("1 TiB") && too_much.contains("39 bits"), "{too_much}");
 
         let version = check_version("/dev/kvm".into(), 11).unwrap_err().to_string();
         assert!(version.contains("version 11, and 12 is needed"), "{version}");

@@ -149,6 +149,7 @@ fn encode(exit: &VmExit, data: u64, handler: Handler) -> [u64; 4] {
         VmExit::SystemEvent { kind } => (6, 0, 0, kind, 0),
         VmExit::Interrupted => (7, 0, 0, 0, 0),
         VmExit::Unhandled { reason } => (8, 0, 0, reason, 0),
+        VmExit::SetTpr => (9, 0, 0, 0, 0),
     };
     let (who, helper) = match handler {
         Handler::Pending => (0u64, 0),
@@ -178,6 +179,7 @@ fn decode([head, address, data, helper]: [u64; 4]) -> Option<(VmExit, u64, Handl
         6 => VmExit::SystemEvent { kind: number },
         7 => VmExit::Interrupted,
         8 => VmExit::Unhandled { reason: number },
+        9 => VmExit::SetTpr,
         _ => return None,
     };
     let handler = match who {
@@ -226,6 +228,7 @@ impl fmt::Display for ExitRecord {
             }
             VmExit::SystemEvent { kind } => write!(f, "system-event type={kind}")?,
             VmExit::Interrupted => write!(f, "interrupted")?,
+            VmExit::SetTpr => write!(f, "set-tpr")?,
             VmExit::Unhandled { reason } => write!(f, "unhandled reason={reason}")?,
         }
         write!(f, " handler={}", self.handler)
@@ -254,6 +257,7 @@ mod tests {
             Just(VmExit::Hlt),
             Just(VmExit::Shutdown),
             Just(VmExit::Interrupted),
+            Just(VmExit::SetTpr),
             (any::<u64>(), any::<u32>())
                 .prop_map(|(reason, cpu)| VmExit::FailEntry { reason, cpu }),
             any::<u32>().prop_map(|suberror| VmExit::InternalError { suberror, insn: None }),

@@ -63,7 +63,7 @@ pub fn vcpu_life<B: BuildVcpu>(shared: Arc<Shared<B>>, seat: VcpuSeat) -> impl F
 fn live<B: BuildVcpu>(shared: &Shared<B>, seat: &VcpuSeat) -> (VcpuEnd, Option<B::Vcpu>) {
     let vcpu = match prepare(shared, seat) {
         Ok(vcpu) => vcpu,
-        Err(error) => return (VcpuEnd::Failed(error), None),
+        Err(error) => return (VcpuEnd::Failed { error, registers: None }, None),
     };
     let posting = shared.posting.clone();
     let mut runner = Runner::new(seat.id, vcpu, &seat.control, &shared.queue, posting);

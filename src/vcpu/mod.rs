@@ -98,7 +98,12 @@ pub enum VcpuEnd {
         registers: Option<Box<Registers>>,
     },
     /// The host failed it.
-    Failed(VcpuError),
+    Failed {
+        /// What the host said.
+        error: VcpuError,
+        /// The registers at that point, if the vCPU existed.
+        registers: Option<Box<Registers>>,
+    },
     /// Its thread panicked, with this message.
     Panicked(String),
 }

@@ -32,6 +32,8 @@ pub struct Registers {
     pub idt: (u64, u16),
     /// The base and limit of the global descriptor table.
     pub gdt: (u64, u16),
+    /// The width of the code in bits, by CS: 16, 32 or 64.
+    pub code_bits: u32,
 }
 
 const GENERAL: [&str; 16] = [
@@ -45,17 +47,6 @@ impl Registers {
     /// The linear address of the next instruction.
     pub fn linear_rip(&self) -> u64 {
         self.segments[0].base.wrapping_add(self.rip)
-    }
-
-    /// The width of the code: 16, 32 or 64 bits, as far as CR0 and EFER tell.
-    pub fn code_bits(&self) -> u32 {
-        const PROTECTION: u64 = 1;
-        const LONG_MODE_ACTIVE: u64 = 1 << 10;
-        match (self.control[0] & PROTECTION, self.efer & LONG_MODE_ACTIVE) {
-            (0, _) => 16,
-            (_, 0) => 32,
-            _ => 64,
-        }
     }
 }
 

@@ -68,7 +68,10 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
         while !self.control.stop_requested() {
             let exit = match self.vcpu.run() {
                 Ok(exit) => exit,
-                Err(error) => return VcpuEnd::Failed(VcpuError::Run(error)),
+                Err(error) => {
+                    let registers = self.vcpu.registers();
+                    return VcpuEnd::Failed { error: VcpuError::Run(error), registers };
+                }
             };
             if let Err(stop) = self.handle(&exit) {
                 return self.end(stop, exit);
@@ -126,7 +129,7 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
                 };
                 self.access_each(access)
             }
-            VmExit::Interrupted => Ok(Handler::RunLoop),
+            VmExit::Interrupted | VmExit::SetTpr => Ok(Handler::RunLoop),
             VmExit::Hlt => Err(Stop::Halted),
             VmExit::SystemEvent { kind: SYSTEM_EVENT_SHUTDOWN } => {
                 Err(Stop::Guest(GuestEnd::PowerOff))

@@ -172,6 +172,25 @@ mod input {
     }
 
     #[test]
+    fn input_survives_a_clear_of_the_receive_fifo() {
+        let (mut port, _) = port(0, 0);
+        port.push_input(b"abcdef");
+        port.write(regs::FCR, fcr::ENABLE | fcr::CLEAR_RX | fcr::CLEAR_TX);
+        port.read(regs::LSR);
+        port.write(regs::FCR, fcr::ENABLE | fcr::CLEAR_RX);
+        port.write(regs::FCR, fcr::ENABLE);
+        assert_eq!(port.read(regs::RBR), b'a');
+        port.write(regs::FCR, 0);
+        assert_eq!([0; 5].map(|_| port.read(regs::RBR)), *b"bcdef");
+        // What came round in loopback is the guest's own and is gone.
+        port.write(regs::MCR, mcr::LOOP);
+        port.write(regs::THR, b'!');
+        port.write(regs::MCR, 0);
+        port.write(regs::FCR, fcr::ENABLE | fcr::CLEAR_RX);
+        assert_eq!(port.read(regs::LSR) & lsr::DR, 0);
+    }
+
+    #[test]
     fn the_console_is_called_once_there_is_room_if_it_found_none() {
         let (mut port, _) = port(0, 0);
         assert_eq!(port.wanted_input(), 20);

@@ -152,7 +152,7 @@ mod ends {
     #[test]
     fn a_vcpu_that_cannot_be_run_has_failed() {
         let end = run(vec![Step::send(b'x'), Step::Fail(std::io::ErrorKind::InvalidInput)]);
-        let VcpuEnd::Failed(VcpuError::Run(error)) = end else { panic!("{end:?}") };
+        let VcpuEnd::Failed { error: VcpuError::Run(error), .. } = end else { panic!("{end:?}") };
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
     }
 
