@@ -12,16 +12,14 @@ use minivmm::config::{SerialConfig, VmConfig};
 use minivmm::console::Console;
 use minivmm::host::{Host, Signals};
 use minivmm::kvm::kick;
-use minivmm::kvm::vm::{KVM_DEVICE, KvmError, PendingVm};
+use minivmm::kvm::vm::{KVM_DEVICE, KvmVm};
 use minivmm::outcome::{ExitCode, VmOutcome};
 use minivmm::vmm::Vmm;
 use minivmm_guests::GUESTS;
 
 fn main() -> process::ExitCode {
-    // Begun before it is known what is wanted, because it takes the longest; see `PendingVm`.
-    let vm = PendingVm::begin(Path::new(KVM_DEVICE));
     let code = match cli::parse(std::env::args_os()) {
-        Ok(command) => execute(command, vm).unwrap_or_else(|error| {
+        Ok(command) => execute(command).unwrap_or_else(|error| {
             print_error(&*error);
             ExitCode::Host as u8
         }),
@@ -41,11 +39,11 @@ fn main() -> process::ExitCode {
     process::ExitCode::from(code)
 }
 
-fn execute(command: Command, vm: Result<PendingVm, KvmError>) -> Result<u8, Box<dyn Error>> {
+fn execute(command: Command) -> Result<u8, Box<dyn Error>> {
     match command {
         Command::Run { config, log_level } => {
             start_logging(log_level);
-            return run(&config, vm?);
+            return run(&config);
         }
         Command::ListDemos => {
             let mut list = String::new();
@@ -63,11 +61,12 @@ fn execute(command: Command, vm: Result<PendingVm, KvmError>) -> Result<u8, Box<
 
 /// Runs one VM. Whatever it opens is closed in the reverse order, on every path: the console's
 /// terminal is restored after the last output and before the memory goes.
-fn run(config: &VmConfig, vm: PendingVm) -> Result<u8, Box<dyn Error>> {
+fn run(config: &VmConfig) -> Result<u8, Box<dyn Error>> {
     let cpu_for = affinity::plan(config.pin.as_ref())?;
     affinity::allow_open_files(config.vcpus);
     kick::ignore_file_size_signal();
-    let vmm = Vmm::new(vm.finish(config)?, config.vcpus, cpu_for)?;
+    let vm = KvmVm::new(Path::new(KVM_DEVICE), config)?;
+    let vmm = Vmm::new(vm, config.vcpus, cpu_for)?;
     // Signals are taken before the terminal's mode is changed, but after a FIFO was waited for,
     // which ^C ends.
     let waits = matches!(config.serial, SerialConfig::File(_));

@@ -22,7 +22,7 @@ use minivmm::host::Host;
 use minivmm::kvm::cpuid::{self, CpuidTemplate};
 use minivmm::kvm::entry::{apply_sregs, to_kvm_regs};
 use minivmm::kvm::vcpu::KvmVcpu;
-use minivmm::kvm::vm::{KVM_DEVICE, KvmVm, PendingVm};
+use minivmm::kvm::vm::{KVM_DEVICE, KvmVm};
 use minivmm::outcome::VmOutcome;
 use minivmm::report::VmReport;
 use minivmm::sync::Mutex;
@@ -50,7 +50,7 @@ pub fn run_minivmm(
     config: &VmConfig,
     output: impl Output + 'static,
 ) -> Result<(Duration, VmReport), Box<dyn Error>> {
-    let vm = PendingVm::begin(Path::new(KVM_DEVICE))?.finish(config)?;
+    let vm = KvmVm::new(Path::new(KVM_DEVICE), config)?;
     let times = Arc::new(Mutex::new(Vec::new()));
     let builder = TimedVm { vm, times: Arc::clone(&times) };
     let vmm = Vmm::new(builder, config.vcpus, |_| None)?;

@@ -5,10 +5,8 @@ use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 
-use kvm_bindings::{CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_bindings::{KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
 use crate::boot::{self, BootError, EntryPlan};
@@ -171,56 +169,25 @@ pub struct KvmVm {
     cpuid: CpuidTemplate,
 }
 
-/// A VM that is about to be made. KVM_GET_SUPPORTED_CPUID is among the longest calls before the
-/// guest runs and needs nothing but KVM: it goes on, on a thread of its own, while the caller
-/// finds out what kind of VM is wanted.
-#[derive(Debug)]
-pub struct PendingVm {
-    kvm: Arc<Kvm>,
-    cpuid: JoinHandle<Result<CpuId, KvmError>>,
-}
-
-impl PendingVm {
-    /// Begins to make a VM on the KVM device at `path`.
+impl KvmVm {
+    /// Makes the VM that `config` describes, on the KVM device at `path`.
     ///
     /// # Errors
     ///
-    /// The device is not usable.
-    pub fn begin(path: &Path) -> Result<Self, KvmError> {
-        let kvm = Arc::new(open(path)?);
-        let its_kvm = Arc::clone(&kvm);
-        let creator = thread::current();
-        let ask = move || {
-            creator.unpark();
-            its_kvm
-                .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-                .map_err(failed("KVM_GET_SUPPORTED_CPUID"))
-        };
-        let cpuid = thread::Builder::new().name("cpuid".into()).spawn(ask);
-        let cpuid =
-            cpuid.map_err(|source| KvmError::Call { call: "cannot start a thread", source })?;
-        // A new thread is often queued behind the one that made it although another CPU is idle,
-        // and would not begin before we sleep. So we do, until it runs; who is woken goes to an
-        // idle CPU.
-        thread::park();
-        Ok(Self { kvm, cpuid })
-    }
-
-    /// Makes it the VM that `config` describes.
-    ///
-    /// # Errors
-    ///
-    /// The host refuses, or the guest cannot be loaded.
-    pub fn finish(self, config: &VmConfig) -> Result<KvmVm, KvmError> {
-        check_vcpus(&self.kvm, config.vcpus)?;
-        let vm = self.kvm.create_vm().map_err(failed("KVM_CREATE_VM"))?;
-        let cpuid = self.cpuid.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    /// The device is not usable, the host refuses, or the guest cannot be loaded.
+    pub fn new(path: &Path, config: &VmConfig) -> Result<Self, KvmError> {
+        let kvm = open(path)?;
+        check_vcpus(&kvm, config.vcpus)?;
+        let cpuid = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(failed("KVM_GET_SUPPORTED_CPUID"))?;
         check_memory(cpuid::physical_address_bits(cpuid.as_slice()), config.memory)?;
         let booted = boot::load(config, cpuid::has_gib_pages(cpuid.as_slice()))?;
+        let vm = kvm.create_vm().map_err(failed("KVM_CREATE_VM"))?;
         map_memory(&vm, &booted.memory)?;
         vm.set_tss_address(TSS_ADDRESS).map_err(failed("KVM_SET_TSS_ADDR"))?;
         let cpuid = CpuidTemplate::new(cpuid.as_slice(), config.vcpus)?;
-        Ok(KvmVm { vm, _memory: booted.memory, entry: booted.entry, cpuid })
+        Ok(Self { vm, _memory: booted.memory, entry: booted.entry, cpuid })
     }
 }
 
