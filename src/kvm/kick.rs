@@ -4,14 +4,13 @@
 
 use std::io;
 use std::os::unix::thread::JoinHandleExt;
-use std::ptr::NonNull;
-use std::sync::Once;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Once};
 use std::thread::JoinHandle;
 
-use nix::sys::pthread::{Pthread, pthread_self};
 use nix::sys::signal::Signal;
+use nix::unistd::{Pid, gettid};
 
+use crate::kvm::run_map::RunMap;
 use crate::vcpu::Kick;
 
 /// The signal that interrupts KVM_RUN and a write that the host does not take: a real-time
@@ -76,76 +75,34 @@ pub fn ignore_file_size_signal() {
 ///
 /// The thread has ended.
 pub fn interrupt<T>(thread: &JoinHandle<T>) -> io::Result<()> {
-    // SAFETY: the handle exists, so the thread has been neither joined nor detached.
-    unsafe { send(thread.as_pthread_t()) }
-}
-
-/// # Safety
-///
-/// The thread must exist, or have ended without being joined or detached.
-unsafe fn send(thread: Pthread) -> io::Result<()> {
-    // SAFETY: the thread is valid by this function's contract; sending a signal touches no
-    // memory of ours.
-    match unsafe { libc::pthread_kill(thread, kick_signal()) } {
+    // SAFETY: the handle exists, so the thread has been neither joined nor detached, and its
+    // pthread_t is valid; sending a signal touches no memory of ours.
+    match unsafe { libc::pthread_kill(thread.as_pthread_t(), kick_signal()) } {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(error)),
     }
 }
 
-/// The `immediate_exit` byte of one vCPU's `kvm_run`.
-#[derive(Clone, Copy, Debug)]
-pub struct ImmediateExit(NonNull<AtomicU8>);
-
-// SAFETY: the pointer is to an atomic in a shared mapping, which any thread may use as long as
-// the mapping exists: see `ImmediateExit::new`.
-unsafe impl Send for ImmediateExit {}
-
-impl ImmediateExit {
-    /// The byte at `byte`.
-    ///
-    /// # Safety
-    ///
-    /// `byte` must point into the vCPU's `kvm_run` mapping, the mapping must outlive every use
-    /// of the value returned, and no reference that is used to access the byte may exist.
-    pub unsafe fn new(byte: NonNull<u8>) -> Self {
-        Self(byte.cast())
-    }
-
-    fn byte(&self) -> &AtomicU8 {
-        // SAFETY: by `new`'s contract the byte is mapped, and only accessed atomically: by us
-        // and by the kernel, which reads it once at the start of KVM_RUN.
-        unsafe { self.0.as_ref() }
-    }
-
-    /// Only by the vCPU's thread, after KVM_RUN has returned EINTR. A swap: if it takes back a
-    /// kick's store, everything before that kick, its request above all, is visible after it.
-    pub fn clear(&self) {
-        self.byte().swap(0, Ordering::AcqRel);
-    }
-
-    fn set(&self) {
-        self.byte().store(1, Ordering::Release);
-    }
-}
-
-/// Kicks one KVM vCPU.
+/// Kicks one KVM vCPU. It keeps the vCPU's `kvm_run` mapped, and a signal to a thread that has
+/// ended is no more than an error.
 #[derive(Debug)]
 pub struct KvmKick {
-    immediate_exit: ImmediateExit,
-    thread: Pthread,
+    run: Arc<RunMap>,
+    thread: Pid,
 }
 
 impl KvmKick {
-    /// A kick for the vCPU with this `immediate_exit`, which the calling thread runs.
-    pub fn for_this_thread(immediate_exit: ImmediateExit) -> Self {
-        Self { immediate_exit, thread: pthread_self() }
+    /// A kick for the vCPU with this `kvm_run`, which the calling thread runs.
+    pub fn for_this_thread(run: Arc<RunMap>) -> Self {
+        Self { run, thread: gettid() }
     }
 }
 
 impl Kick for KvmKick {
     fn kick(&self) {
-        self.immediate_exit.set();
-        // SAFETY: `vcpu/state.rs` drops this before the thread ends, and holds a lock meanwhile.
-        let _ = unsafe { send(self.thread) };
+        self.run.kick();
+        let (process, thread) = (std::process::id(), self.thread.as_raw());
+        // SAFETY: tgkill(2) takes numbers and touches no memory of ours.
+        unsafe { libc::syscall(libc::SYS_tgkill, process, thread, kick_signal()) };
     }
 }

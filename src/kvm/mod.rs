@@ -4,6 +4,7 @@
 pub mod cpuid;
 pub mod entry;
 pub mod kick;
+pub mod run_map;
 pub mod slice;
 pub mod vcpu;
 pub mod vm;

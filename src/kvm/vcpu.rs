@@ -5,7 +5,8 @@
 //! that kvm-ioctls makes of it, which has no access size and no element count for port I/O.
 
 use std::io;
-use std::ptr::NonNull;
+use std::mem::offset_of;
+use std::sync::Arc;
 
 use kvm_bindings::{
     KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IO, KVM_EXIT_IO_OUT,
@@ -16,7 +17,8 @@ use kvm_bindings::{
 use kvm_ioctls::VcpuFd;
 
 use crate::exit::{Direction, Gpa, InsnBytes, MmioExit, PioAddr, PioExit, VmExit};
-use crate::kvm::kick::{ImmediateExit, KvmKick};
+use crate::kvm::kick::KvmKick;
+use crate::kvm::run_map::{Detail, RunMap};
 use crate::vcpu::registers::{Registers, Segment};
 use crate::vcpu::{Kick, VcpuRun};
 
@@ -24,47 +26,52 @@ use crate::vcpu::{Kick, VcpuRun};
 #[derive(Debug)]
 pub struct KvmVcpu {
     fd: VcpuFd,
-    immediate_exit: ImmediateExit,
+    run: Arc<RunMap>,
 }
 
 impl KvmVcpu {
-    /// A vCPU that is set up and has not run.
-    pub fn new(mut fd: VcpuFd) -> Self {
-        let byte = NonNull::from(&mut fd.get_kvm_run().immediate_exit);
-        // SAFETY: the mapping is `fd`'s and lives as long as `self`; kicks are withdrawn
-        // before the vCPU is dropped (`Published` in vcpu/state.rs). Nobody else accesses the
-        // byte: kvm-ioctls only on request, which we never make.
-        let immediate_exit = unsafe { ImmediateExit::new(byte) };
-        Self { fd, immediate_exit }
+    /// A vCPU that is set up and has not run; `run` is its own.
+    pub fn new(fd: VcpuFd, run: RunMap) -> Self {
+        Self { fd, run: Arc::new(run) }
     }
 
-    /// Where the data of the exit in `run` is, relative to `run`: offset and length in bytes.
-    fn data_place(run: &kvm_run) -> (usize, usize) {
-        match run.exit_reason {
-            KVM_EXIT_IO => {
-                // SAFETY: the exit reason says that `io` is the member in use.
-                let io = unsafe { run.__bindgen_anon_1.io };
-                let len = u64::from(io.size) * u64::from(io.count);
-                (to_usize(io.data_offset), to_usize(len))
-            }
-            KVM_EXIT_MMIO => {
-                // SAFETY: the exit reason says that `mmio` is the member in use.
-                let mmio = unsafe { &run.__bindgen_anon_1.mmio };
-                let offset = mmio.data.as_ptr().addr() - std::ptr::from_ref(run).addr();
-                (offset, to_usize(u64::from(mmio.len)).min(mmio.data.len()))
-            }
-            _ => (0, 0),
+    fn exit(&mut self) -> (u32, &Detail) {
+        // SAFETY: `self` is borrowed for as long as the result is used, and KVM_RUN is called
+        // only through it.
+        unsafe { self.run.exit() }
+    }
+}
+
+/// Where the data of an exit is: offset in `kvm_run` and length in bytes.
+fn data_place(reason: u32, detail: &Detail) -> (usize, usize) {
+    match reason {
+        KVM_EXIT_IO => {
+            // SAFETY: the exit reason says that `io` is the member in use.
+            let io = unsafe { detail.io };
+            let len = u64::from(io.size) * u64::from(io.count);
+            (to_usize(io.data_offset), to_usize(len))
         }
+        KVM_EXIT_MMIO => {
+            // SAFETY: the exit reason says that `mmio` is the member in use.
+            let mmio = unsafe { &detail.mmio };
+            let in_detail = mmio.data.as_ptr().addr() - std::ptr::from_ref(detail).addr();
+            let offset = offset_of!(kvm_run, __bindgen_anon_1) + in_detail;
+            (offset, to_usize(u64::from(mmio.len)).min(mmio.data.len()))
+        }
+        _ => (0, 0),
     }
 }
 
 impl VcpuRun for KvmVcpu {
     fn run(&mut self) -> io::Result<VmExit> {
         match self.fd.run() {
-            Ok(_) => Ok(translate(self.fd.get_kvm_run())),
+            Ok(_) => {
+                let (reason, detail) = self.exit();
+                Ok(translate(reason, detail))
+            }
             Err(error) => match error.errno() {
                 libc::EINTR | libc::EAGAIN => {
-                    self.immediate_exit.clear();
+                    self.run.take_back_kick();
                     Ok(VmExit::Interrupted)
                 }
                 // KVM_RUN fails with EFAULT and leaves an exit where userspace may know more.
@@ -74,15 +81,11 @@ impl VcpuRun for KvmVcpu {
     }
 
     fn data(&mut self) -> &mut [u8] {
-        let run = self.fd.get_kvm_run();
-        let (offset, len) = Self::data_place(run);
-        // SAFETY: KVM places the data inside the mapping that `run` begins (section 5: "data
-        // is at kvm_run + data_offset", at most one page of it), which lives as long as
-        // `self`, is borrowed here for as long as the slice, and is not written by KVM until
-        // the next KVM_RUN. The slice does not hold `immediate_exit`.
-        unsafe {
-            std::slice::from_raw_parts_mut(std::ptr::from_mut(run).cast::<u8>().add(offset), len)
-        }
+        let (reason, detail) = self.exit();
+        let (offset, len) = data_place(reason, detail);
+        // SAFETY: the place is that of this exit's data, `self` is borrowed for as long as the
+        // slice, and KVM_RUN is called only through it.
+        unsafe { self.run.data(offset, len) }
     }
 
     fn registers(&mut self) -> Option<Box<Registers>> {
@@ -97,13 +100,12 @@ impl VcpuRun for KvmVcpu {
     }
 
     fn kicker(&mut self) -> Box<dyn Kick> {
-        Box::new(KvmKick::for_this_thread(self.immediate_exit))
+        Box::new(KvmKick::for_this_thread(Arc::clone(&self.run)))
     }
 }
 
-fn translate(run: &kvm_run) -> VmExit {
-    let detail = &run.__bindgen_anon_1;
-    match run.exit_reason {
+fn translate(reason: u32, detail: &Detail) -> VmExit {
+    match reason {
         KVM_EXIT_IO => {
             // SAFETY: the exit reason says that `io` is the member in use.
             let io = unsafe { detail.io };
@@ -133,7 +135,7 @@ fn translate(run: &kvm_run) -> VmExit {
             // SAFETY: the exit reason says that `internal` is in use; its first member is also
             // the first of `emulation_failure`.
             let suberror = unsafe { detail.internal.suberror };
-            VmExit::InternalError { suberror, insn: failed_insn(run, suberror) }
+            VmExit::InternalError { suberror, insn: failed_insn(detail, suberror) }
         }
         KVM_EXIT_SYSTEM_EVENT => {
             // SAFETY: the exit reason says that `system_event` is the member in use.
@@ -144,13 +146,13 @@ fn translate(run: &kvm_run) -> VmExit {
 }
 
 /// The bytes of the instruction that KVM could not emulate, if it gives them.
-fn failed_insn(run: &kvm_run, suberror: u32) -> Option<InsnBytes> {
+fn failed_insn(detail: &Detail, suberror: u32) -> Option<InsnBytes> {
     if suberror != KVM_INTERNAL_ERROR_EMULATION {
         return None;
     }
     // SAFETY: for this suberror `emulation_failure` describes the same bytes; `ndata` says how
     // many 64-bit words of it KVM has filled in, and each word is read only if it counts.
-    let failure = unsafe { run.__bindgen_anon_1.emulation_failure };
+    let failure = unsafe { detail.emulation_failure };
     // The flags are the first word, the length and the bytes the next two.
     let flag = u64::from(KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES);
     if failure.ndata < 3 || failure.flags & flag == 0 {
@@ -200,14 +202,10 @@ mod tests {
     use super::*;
     use kvm_bindings::kvm_run__bindgen_ty_1__bindgen_ty_14__bindgen_ty_1__bindgen_ty_1 as EmulationInsn;
 
-    fn run_with(exit_reason: u32) -> kvm_run {
-        kvm_run { exit_reason, ..kvm_run::default() }
-    }
-
     #[test]
     fn a_string_access_keeps_its_size_and_count() {
-        let mut run = run_with(KVM_EXIT_IO);
-        run.__bindgen_anon_1.io = kvm_bindings::kvm_run__bindgen_ty_1__bindgen_ty_4 {
+        let mut detail = Detail::default();
+        detail.io = kvm_bindings::kvm_run__bindgen_ty_1__bindgen_ty_4 {
             direction: 0,
             size: 2,
             port: 0x3f8,
@@ -216,13 +214,14 @@ mod tests {
         };
         let expected =
             PioExit { port: PioAddr(0x3f8), direction: Direction::Read, size: 2, count: 16 };
-        assert_eq!(translate(&run), VmExit::Pio(expected));
-        assert_eq!(KvmVcpu::data_place(&run), (4096, 32));
+        assert_eq!(translate(KVM_EXIT_IO, &detail), VmExit::Pio(expected));
+        assert_eq!(data_place(KVM_EXIT_IO, &detail), (4096, 32));
     }
 
     #[test]
     fn instruction_bytes_are_taken_only_when_kvm_gives_them() {
-        let mut run = run_with(KVM_EXIT_INTERNAL_ERROR);
+        let mut detail = Detail::default();
+        let translated = |detail: &Detail| translate(KVM_EXIT_INTERNAL_ERROR, detail);
         let mut failure = kvm_bindings::kvm_run__bindgen_ty_1__bindgen_ty_14 {
             suberror: KVM_INTERNAL_ERROR_EMULATION,
             ndata: 4,
@@ -232,18 +231,18 @@ mod tests {
         let mut insn_bytes = [0; 15];
         insn_bytes[..2].copy_from_slice(&[0x0f, 0x0b]);
         failure.__bindgen_anon_1.__bindgen_anon_1 = EmulationInsn { insn_size: 2, insn_bytes };
-        run.__bindgen_anon_1.emulation_failure = failure;
-        let VmExit::InternalError { suberror: 1, insn: Some(insn) } = translate(&run) else {
-            panic!("{:?}", translate(&run));
+        detail.emulation_failure = failure;
+        let VmExit::InternalError { suberror: 1, insn: Some(insn) } = translated(&detail) else {
+            panic!("{:?}", translated(&detail));
         };
         assert_eq!(insn.as_slice(), [0x0f, 0x0b]);
         failure.ndata = 1;
-        run.__bindgen_anon_1.emulation_failure = failure;
-        assert_eq!(translate(&run), VmExit::InternalError { suberror: 1, insn: None });
+        detail.emulation_failure = failure;
+        assert_eq!(translated(&detail), VmExit::InternalError { suberror: 1, insn: None });
     }
 
     #[test]
     fn an_unknown_reason_is_reported_as_it_is() {
-        assert_eq!(translate(&run_with(77)), VmExit::Unhandled { reason: 77 });
+        assert_eq!(translate(77, &Detail::default()), VmExit::Unhandled { reason: 77 });
     }
 }

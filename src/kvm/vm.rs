@@ -14,6 +14,7 @@ use crate::config::{MemorySize, VcpuCount, VmConfig};
 use crate::exit::{Gpa, VcpuId};
 use crate::kvm::cpuid::{self, CpuidError, CpuidTemplate};
 use crate::kvm::entry::{apply_sregs, to_kvm_regs};
+use crate::kvm::run_map::RunMap;
 use crate::kvm::vcpu::KvmVcpu;
 use crate::memory::{GuestMemory, MemoryRegion, RamLayout};
 use crate::vcpu::{BuildVcpu, VcpuError};
@@ -167,6 +168,8 @@ pub struct KvmVm {
     _memory: GuestMemory,
     entry: EntryPlan,
     cpuid: CpuidTemplate,
+    /// KVM_GET_VCPU_MMAP_SIZE.
+    run_len: usize,
 }
 
 impl KvmVm {
@@ -187,7 +190,8 @@ impl KvmVm {
         map_memory(&vm, &booted.memory)?;
         vm.set_tss_address(TSS_ADDRESS).map_err(failed("KVM_SET_TSS_ADDR"))?;
         let cpuid = CpuidTemplate::new(cpuid.as_slice(), config.vcpus)?;
-        Ok(Self { vm, _memory: booted.memory, entry: booted.entry, cpuid })
+        let run_len = vm.run_size();
+        Ok(Self { vm, _memory: booted.memory, entry: booted.entry, cpuid, run_len })
     }
 }
 
@@ -255,7 +259,9 @@ impl BuildVcpu for KvmVm {
         apply_sregs(&state, &mut sregs);
         fd.set_sregs(&sregs).map_err(setup("KVM_SET_SREGS"))?;
         fd.set_regs(&to_kvm_regs(&state.regs)).map_err(setup("KVM_SET_REGS"))?;
-        Ok(KvmVcpu::new(fd))
+        let run = RunMap::new(&fd, self.run_len)
+            .map_err(|source| VcpuError::Setup { what: "mapping kvm_run", source })?;
+        Ok(KvmVcpu::new(fd, run))
     }
 }
 

@@ -1,0 +1,102 @@
+//! A vCPU's `kvm_run`, mapped (KVM API document, section 4.5, KVM_GET_VCPU_MMAP_SIZE). The
+//! mapping is our own, beside the one that kvm-ioctls has of the same pages: so a kick can keep
+//! it alive by itself, and no reference that kvm-ioctls makes covers what a kick writes.
+
+use std::io;
+use std::mem::offset_of;
+use std::os::fd::AsRawFd;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use kvm_bindings::{kvm_run, kvm_run__bindgen_ty_1};
+use kvm_ioctls::VcpuFd;
+
+/// The part of `kvm_run` that says more about an exit; which member counts, its reason says.
+pub type Detail = kvm_run__bindgen_ty_1;
+
+/// See the module's text. All but [`kick`](Self::kick) is for the vCPU's own thread.
+#[derive(Debug)]
+pub struct RunMap {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping belongs to no thread. What `&self` allows any thread is an atomic access
+// to one byte; the rest is `unsafe` to call.
+unsafe impl Send for RunMap {}
+// SAFETY: as above.
+unsafe impl Sync for RunMap {}
+
+impl RunMap {
+    /// Maps the `len` bytes of the vCPU `fd`.
+    ///
+    /// # Errors
+    ///
+    /// What mmap(2) says.
+    pub fn new(fd: &VcpuFd, len: usize) -> io::Result<Self> {
+        if len < size_of::<kvm_run>() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+        // SAFETY: a new mapping at an address of the kernel's choice; it is ours alone.
+        let base =
+            unsafe { libc::mmap(std::ptr::null_mut(), len, access, flags, fd.as_raw_fd(), 0) };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok(Self { base, len })
+    }
+
+    fn immediate_exit(&self) -> &AtomicU8 {
+        // SAFETY: the byte is inside the mapping, which lives as long as `self`, and it is
+        // accessed only here, and by the kernel, which reads it at the start of KVM_RUN.
+        unsafe { self.base.add(offset_of!(kvm_run, immediate_exit)).cast::<AtomicU8>().as_ref() }
+    }
+
+    /// Makes the next KVM_RUN return at once. For any thread.
+    pub fn kick(&self) {
+        self.immediate_exit().store(1, Ordering::Release);
+    }
+
+    /// Takes a kick back, after KVM_RUN has returned for it. A swap: if it takes back a kick's
+    /// store, everything before that kick, its request above all, is visible after it.
+    pub fn take_back_kick(&self) {
+        self.immediate_exit().swap(0, Ordering::AcqRel);
+    }
+
+    /// Why KVM_RUN returned, and the detail of it.
+    ///
+    /// # Safety
+    ///
+    /// Only by the vCPU's thread, which must not call KVM_RUN while it uses the result.
+    pub unsafe fn exit(&self) -> (u32, &Detail) {
+        let run = self.base.cast::<kvm_run>().as_ptr();
+        // SAFETY: the mapping is page-aligned, holds a whole `kvm_run` and lives as long as
+        // `self`. The kernel writes these fields only in KVM_RUN, which the caller is not in; the
+        // references do not cover `immediate_exit`.
+        unsafe { ((*run).exit_reason, &(*run).__bindgen_anon_1) }
+    }
+
+    /// The `len` bytes at `offset`; none if they are not all inside.
+    ///
+    /// # Safety
+    ///
+    /// As [`exit`](Self::exit); and `offset` must be that of an exit's data, so that nothing
+    /// else refers to these bytes.
+    #[expect(clippy::mut_from_ref, reason = "by its contract one slice at a time exists")]
+    pub unsafe fn data(&self, offset: usize, len: usize) -> &mut [u8] {
+        if offset.checked_add(len).is_none_or(|end| end > self.len) {
+            return &mut [];
+        }
+        // SAFETY: inside the mapping, as just checked, and used by nobody else by the contract.
+        unsafe { std::slice::from_raw_parts_mut(self.base.add(offset).as_ptr(), len) }
+    }
+}
+
+impl Drop for RunMap {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and whatever refers to it borrows `self`.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
