@@ -3,8 +3,8 @@
 //! after letting go of them, in batches.
 //!
 //! How often it works is a matter of cost: waking a thread costs more than an exit. While
-//! posted accesses come it looks every [`NAP_MIN`] to [`NAP_MAX`], and once they have stopped
-//! for [`QUIET`] it sleeps until it is woken.
+//! posted accesses come it looks every `NAP_MIN` to `NAP_MAX`, and once they have stopped
+//! for `QUIET` it sleeps until it is woken.
 
 use std::fmt;
 use std::io;

@@ -99,7 +99,7 @@ impl CpuidTemplate {
     }
 }
 
-/// The width of a physical address (CPUID leaf 0x80000008, EAX[7:0]).
+/// The width of a physical address (CPUID leaf 0x80000008, EAX bits 7 to 0).
 pub fn physical_address_bits(supported: &[kvm_cpuid_entry2]) -> u32 {
     // Without the leaf it is 36 (Intel SDM vol. 3, section 5.1.4).
     find(supported, leaf::SIZES).map_or(36, |entry| entry.eax & 0xff)
