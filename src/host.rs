@@ -19,7 +19,7 @@ use crate::kvm::kick;
 use crate::outcome::EndSignal;
 
 /// The signals that a VM run from the command line takes, through a descriptor, while this
-/// exists. After it, a signal that is still pending ends the process.
+/// exists. A signal that comes later ends the process, whatever it is waiting for.
 #[derive(Debug)]
 pub struct Signals {
     fd: SignalFd,
@@ -28,6 +28,8 @@ pub struct Signals {
 
 impl Drop for Signals {
     fn drop(&mut self) {
+        // More of what has ended the VM already.
+        while self.next().is_some() {}
         let _ = self.before.thread_set_mask();
     }
 }

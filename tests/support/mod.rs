@@ -11,7 +11,8 @@ use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -179,9 +180,20 @@ impl Running {
         assert!(matches!(status, WaitStatus::Stopped(..)), "{status:?}");
     }
 
-    /// Waits for its end, reading all that it still prints.
+    /// Waits for its end, reading all that it still prints. It must exit.
     #[track_caller]
-    pub fn finish(mut self) -> Finished {
+    pub fn finish(self) -> Finished {
+        self.finish_with(|status| status.code())
+    }
+
+    /// The same, but a signal may have killed it: that is 128 and its number, as in a shell.
+    #[track_caller]
+    pub fn finish_as_in_a_shell(self) -> Finished {
+        self.finish_with(|status| status.code().or(status.signal().map(|signal| 128 + signal)))
+    }
+
+    #[track_caller]
+    fn finish_with(mut self, code: impl Fn(ExitStatus) -> Option<i32>) -> Finished {
         drop(self.child.stdin.take());
         let mut stdout = Vec::new();
         if let Some(mut pipe) = self.child.stdout.take() {
@@ -193,7 +205,7 @@ impl Running {
         self.stderr.extend(self.errors.iter().flatten());
         let stderr = String::from_utf8_lossy(&self.stderr).into_owned();
         assert!(!late, "killed: it took more than {LIMIT:?}; stderr: {stderr}");
-        let code = status.code().unwrap_or_else(|| panic!("{status}; stderr: {stderr}"));
+        let code = code(status).unwrap_or_else(|| panic!("{status}; stderr: {stderr}"));
         assert!(!stderr.contains("panicked"), "{stderr}");
         Finished { code, stdout, stderr }
     }
