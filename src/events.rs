@@ -9,7 +9,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::devices::thread::OutputReport;
+use crate::console::OutputReport;
 use crate::exit::VcpuId;
 use crate::vcpu::VcpuEnd;
 

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::devices::thread::OutputReport;
+use crate::console::OutputReport;
 use crate::outcome::VmOutcome;
 use crate::trace::ring::ExitRecord;
 use crate::vcpu::registers::Registers;

@@ -6,6 +6,8 @@
 //! reads the output, the supervisor for all of them. For the supervisor ended vCPU threads wait,
 //! at the exit gate, and those at a start gate that will not open; it sees to both on every path.
 
+mod verdict;
+
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -15,11 +17,11 @@ use crossbeam_channel::RecvTimeoutError;
 
 use crate::bus::BusError;
 use crate::config::VcpuCount;
-use crate::console::Output;
+use crate::console::{Output, OutputReport};
 use crate::devices::DeviceSet;
 use crate::devices::queue::DeviceQueue;
 use crate::devices::serial::SerialPort;
-use crate::devices::thread::{DeviceControl, DeviceThread, OutputReport};
+use crate::devices::thread::{DeviceControl, DeviceThread};
 use crate::events::{self, Event, EventReceiver, EventSender};
 use crate::exit::VcpuId;
 use crate::host::{Host, Wake};
@@ -31,6 +33,7 @@ use crate::vcpu::handle::{Shared, VcpuSeat, panic_message, vcpu_life};
 use crate::vcpu::registers::Registers;
 use crate::vcpu::state::{Gate, StartGate, VcpuControl};
 use crate::vcpu::{BuildVcpu, VcpuEnd, VcpuError};
+use verdict::Verdict;
 
 /// Accesses that may be on their way to the devices at once.
 const QUEUE_CAPACITY: usize = 1024;
@@ -423,46 +426,6 @@ fn cutting_short(wake: Wake) -> Option<VmOutcome> {
         Wake::Deadline => {
             let why = "its reader did not take it within the time-out";
             Some(VmOutcome::OutputFailed(io::Error::new(io::ErrorKind::TimedOut, why)))
-        }
-    }
-}
-
-/// How the run came out, as far as is known.
-#[derive(Debug, Default)]
-struct Verdict {
-    outcome: Option<VmOutcome>,
-    halted: usize,
-    /// The outcome stands, whatever still comes.
-    decided: bool,
-}
-
-impl Verdict {
-    /// The first outcome counts, but an error beats a success that is queued with it.
-    fn consider(&mut self, outcome: VmOutcome) {
-        let wins = match &self.outcome {
-            _ if self.decided => false,
-            None => true,
-            Some(first) => !first.is_failure() && outcome.is_failure(),
-        };
-        self.settle(wins, outcome);
-    }
-
-    /// Output that cannot be written also beats a success that was decided: the run did not go
-    /// well if the last of its output is lost.
-    fn consider_output(&mut self, outcome: VmOutcome) {
-        match &self.outcome {
-            Some(first) if !first.is_failure() && first.waits_for_reader() => {
-                self.settle(true, outcome);
-            }
-            _ => self.consider(outcome),
-        }
-    }
-
-    fn settle(&mut self, wins: bool, outcome: VmOutcome) {
-        if wins {
-            self.outcome = Some(outcome);
-        } else {
-            log::info!(target: "minivmm::vmm", "after the end was decided: {outcome}");
         }
     }
 }

@@ -144,6 +144,17 @@ pub trait Output: Send {
     }
 }
 
+/// What became of the guest's output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OutputReport {
+    /// Bytes written.
+    pub written: u64,
+    /// Calls of write(2).
+    pub writes: u64,
+    /// Bytes that the guest wrote and the host did not take.
+    pub lost: u64,
+}
+
 impl Output for ConsoleOutput {
     /// A signal ends the waiting with [`io::ErrorKind::Interrupted`], which is not retried here:
     /// this is how the caller is got out of a write to a reader that never reads. A signal just

@@ -11,7 +11,7 @@ use std::io;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::console::Output;
+use crate::console::{Output, OutputReport};
 use crate::devices::DeviceSet;
 use crate::devices::queue::{DeviceQueue, Round};
 use crate::events::Event;
@@ -88,17 +88,6 @@ impl Default for DeviceControl {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// What became of the guest's output.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OutputReport {
-    /// Bytes written.
-    pub written: u64,
-    /// Calls of write(2).
-    pub writes: u64,
-    /// Bytes that the guest wrote and the host did not take.
-    pub lost: u64,
 }
 
 /// The device thread's own state.
