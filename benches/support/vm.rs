@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+use minivmm::affinity;
 use minivmm::boot::{self, BootedGuest};
-use minivmm::config::{GuestSource, Register, VcpuCount, VmConfig};
+use minivmm::config::{GuestSource, Pinning, Register, VcpuCount, VmConfig};
 use minivmm::console::Output;
 use minivmm::exit::{VcpuId, VmExit};
 use minivmm::host::Host;
@@ -29,6 +30,8 @@ use minivmm::sync::Mutex;
 use minivmm::vcpu::registers::Registers;
 use minivmm::vcpu::{BuildVcpu, Kick, VcpuError, VcpuRun};
 use minivmm::vmm::Vmm;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 
 /// LSR with the transmitter empty, which is what a UART that has sent everything says.
 const LSR_IDLE: u8 = 0x60;
@@ -53,7 +56,7 @@ pub fn run_minivmm(
     let vm = KvmVm::new(Path::new(KVM_DEVICE), config)?;
     let times = Arc::new(Mutex::new(Vec::new()));
     let builder = TimedVm { vm, times: Arc::clone(&times) };
-    let vmm = Vmm::new(builder, config.vcpus, |_| None)?;
+    let vmm = Vmm::new(builder, config.vcpus, affinity::plan(Some(&Pinning::Auto))?)?;
     let report = vmm.run(Box::new(output), &mut Host::default(), None);
     match report.outcome {
         VmOutcome::AllHalted => Ok((span(&times.lock()), report)),
@@ -70,20 +73,33 @@ pub fn run_inline<S: FnMut(u8) + Send>(
     let vm = BareVm::new(config)?;
     let vcpus = vm.vcpus(config)?;
     let gate = Barrier::new(vcpus.len());
+    let cpu_for = affinity::plan(Some(&Pinning::Auto))?;
     let times: Result<Vec<_>, _> = thread::scope(|scope| {
-        let run = |mut vcpu| {
-            let (gate, sink) = (&gate, sink());
+        let run = |(id, mut vcpu)| {
+            let (gate, sink, cpu) = (&gate, sink(), cpu_for(VcpuId(id)));
             move || {
+                bind_to(cpu)?;
                 gate.wait();
                 let started = Instant::now();
                 run_vcpu(&mut vcpu, sink).map(|()| started..Instant::now())
             }
         };
-        let threads: Vec<_> = vcpus.into_iter().map(|vcpu| scope.spawn(run(vcpu))).collect();
+        let threads: Vec<_> = (0..).zip(vcpus).map(|vcpu| scope.spawn(run(vcpu))).collect();
         let join = |thread: ScopedJoinHandle<'_, _>| thread.join().unwrap_or_else(panicked);
         threads.into_iter().map(join).collect()
     });
     Ok(span(&times?))
+}
+
+/// Both sides bind their vCPU threads to the same CPUs in turn: where the scheduler happens to
+/// put them would else be a larger difference than the one that is measured.
+fn bind_to(cpu: Option<usize>) -> Result<(), String> {
+    let mut cpus = CpuSet::new();
+    let bound = cpu.map_or(Ok(()), |cpu| {
+        cpus.set(cpu)?;
+        sched_setaffinity(Pid::from_raw(0), &cpus)
+    });
+    bound.map_err(|error| format!("cannot bind a thread to a CPU: {error}"))
 }
 
 /// From the first start to the last end.
