@@ -1,8 +1,6 @@
 //! A bus: which device answers at which address. Built once, before the first vCPU runs, and
 //! then only read; the devices themselves are elsewhere (`devices/mod.rs`).
 
-use std::ops::RangeInclusive;
-
 /// What is found at each address of one address space: ranges that do not overlap, kept in
 /// order. `D` names a device.
 #[derive(Clone, Debug)]
@@ -125,11 +123,6 @@ impl<D: Copy> Bus<D> {
     fn range_at(&self, addr: u64) -> Option<&Range<D>> {
         let place = self.ranges.partition_point(|range| range.last < addr);
         self.ranges.get(place).filter(|range| range.first <= addr)
-    }
-
-    /// Every device with its addresses, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (RangeInclusive<u64>, &'static str, D)> + '_ {
-        self.ranges.iter().map(|range| (range.first..=range.last, range.name, range.device))
     }
 }
 

@@ -118,9 +118,8 @@ impl Host {
                 (Some(deadline), Some(look)) => Some(deadline.min(look)),
                 (deadline, look) => deadline.or(look),
             };
-            let limit = match time_left(until) {
-                Some(limit) => limit,
-                None => return Ok(Wake::Deadline),
+            let Some(limit) = time_left(until) else {
+                return Ok(Wake::Deadline);
             };
             let ready = self.poll(events, queue, limit)?;
             if let Some(signal) = ready.signal.then(|| self.take_signal()).flatten() {

@@ -190,6 +190,7 @@ impl GuestMemory {
     /// # Errors
     ///
     /// If not all of it is guest memory.
+    #[cfg(test)]
     pub fn read_slice(&self, gpa: Gpa, bytes: &mut [u8]) -> Result<(), MemoryError> {
         self.regions.read_slice(bytes, GuestAddress(gpa.0)).map_err(|source| MemoryError::Access {
             gpa,

@@ -99,6 +99,7 @@ impl SerialPort {
     }
 
     /// Bytes sent by the guest that nobody has taken: the output's and the transmitter's.
+    #[cfg(test)]
     pub fn unsent(&self) -> usize {
         self.output.len() + self.uart.tx_len()
     }
