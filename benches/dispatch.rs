@@ -107,12 +107,12 @@ fn behind_mutex(access: Access, threads: u32, each: u32) -> Result<Duration, Box
 }
 
 fn through_queue(access: Access, threads: u32, each: u32) -> Result<Duration, Box<dyn Error>> {
-    with_device_thread(threads, |queue, _| {
+    with_device_thread(|queue, _| {
         on_threads(threads, |vcpu| {
             for _ in 0..each {
                 let served = match access.direction {
                     Direction::Write => queue.post(vcpu, access),
-                    Direction::Read => queue.call(vcpu, access).map(drop),
+                    Direction::Read => queue.call(vcpu, &access).map(drop),
                 };
                 assert_eq!(served, Ok(()));
             }
@@ -121,7 +121,7 @@ fn through_queue(access: Access, threads: u32, each: u32) -> Result<Duration, Bo
 }
 
 fn through_runner(access: Access, threads: u32, each: u32) -> Result<Duration, Box<dyn Error>> {
-    with_device_thread(threads, |queue, posting| {
+    with_device_thread(|queue, posting| {
         on_threads(threads, |id| {
             let control = VcpuControl::new();
             let vcpu = Scripted { exit: exit(&access), left: each, data: [b'x'] };
@@ -138,12 +138,11 @@ fn exit(access: &Access) -> VmExit {
 
 /// Runs `body` next to a device thread whose output is thrown away.
 fn with_device_thread(
-    vcpus: u32,
     body: impl FnOnce(&DeviceQueue<DeviceSet>, &PostPolicy) -> Duration,
 ) -> Result<Duration, Box<dyn Error>> {
     let devices = devices()?;
     let posting = devices.post_policy();
-    let queue = DeviceQueue::new(devices, usize::try_from(vcpus)?, QUEUE_CAPACITY);
+    let queue = DeviceQueue::new(devices, QUEUE_CAPACITY);
     let control = DeviceControl::new();
     Ok(thread::scope(|scope| {
         scope.spawn(|| DeviceThread::new(&queue, &control, Box::new(Discard), |_| {}).run());

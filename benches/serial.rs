@@ -91,7 +91,7 @@ fn latency(options: Options, state: &str, quiet: Duration) -> Outcome {
     let title = format!("one byte to a pipe, device thread {state}");
     let options = Options { rounds: options.rounds * 9, ..options };
     let devices = DeviceSet::new(SerialPort::new(Box::new(NullIrq), 4096))?;
-    let queue = DeviceQueue::new(devices, 1, 1024);
+    let queue = DeviceQueue::new(devices, 1024);
     let control = DeviceControl::new();
     let (minivmm_out, minivmm_in) = io::pipe()?;
     let (woken_out, woken_in) = io::pipe()?;

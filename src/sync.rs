@@ -286,6 +286,12 @@ mod model {
     }
 
     impl<T> Receiver<T> {
+        /// How many messages there seem to be.
+        pub fn len(&self) -> usize {
+            let Channel { sent, received, .. } = &*self.0;
+            sent.load(Ordering::Relaxed).saturating_sub(received.load(Ordering::Relaxed))
+        }
+
         /// Receives unless the channel looks empty.
         pub fn try_recv(&self) -> Result<T, TryRecvError> {
             let Channel { sent, received, messages, .. } = &*self.0;

@@ -119,7 +119,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         let devices = DeviceSet::new(SerialPort::new(Box::new(NullIrq), INPUT_LIMIT))?;
         let posting = devices.post_policy();
         let vcpus: Vec<_> = (0..vcpus.get()).map(|id| Vcpu::new(cpu_for(VcpuId(id)))).collect();
-        let queue = DeviceQueue::new(devices, vcpus.len(), QUEUE_CAPACITY);
+        let queue = DeviceQueue::new(devices, QUEUE_CAPACITY);
         kick::install_handler();
         Ok(Self {
             shared: Arc::new(Shared {

@@ -2,11 +2,12 @@
 //! context switch on the way. docs/concurrency.md argues it; the model checker runs it
 //! (`tests/model.rs` through `sync.rs`).
 //!
-//! Every access enters one bounded channel. The receiver lives inside the mutex that guards
-//! the devices, so only the holder of the devices can take from the channel and nothing can
-//! overtake. A *posted* access is done for its vCPU once it is in the channel; the device
-//! thread serves it in its next round. A vCPU that needs a result *helps*: it takes the
-//! devices and serves the channel up to and including its own access.
+//! A *posted* access enters one bounded channel, and is then done for its vCPU; the device
+//! thread serves it in its next round. The receiver lives inside the mutex that guards the
+//! devices, so only the holder of the devices can take from the channel and nothing can
+//! overtake. A vCPU that needs a result *helps*: it takes the devices, serves what is in the
+//! channel by then, and after that its own access, in place: it comes after all that entered
+//! before, as if it had entered too, and is spared the way through the channel.
 //!
 //! Lock order: `devices` is the only lock here, and nothing that can block on the host
 //! happens while it is held. Runs on the vCPU threads (`post`, `call`) and on the device
@@ -38,8 +39,9 @@ pub trait Serve {
     fn needs_thread(&self) -> bool;
 }
 
-/// The device cannot take this access now: its output is full. The access waits at the head
-/// of the channel and all others behind it, as on a bus that holds wait states.
+/// The device cannot take this access now: its output is full. A posted access waits at the
+/// head of the channel and all others behind it, as on a bus that holds wait states; with any
+/// other its own vCPU waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Busy;
 
@@ -47,28 +49,10 @@ pub struct Busy;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
 
-/// Who served an access.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServedBy {
-    /// A vCPU thread: the one that waited for this access, or another that helped.
-    Vcpu(VcpuId),
-    /// The device thread.
-    DeviceThread,
-}
-
-/// An access that was waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Served<R> {
-    /// What it came back with.
-    pub reply: R,
-    /// Who served it.
-    pub by: ServedBy,
-}
-
+/// A posted access.
 #[derive(Clone, Copy, Debug)]
 struct Request {
     vcpu: VcpuId,
-    posted: bool,
     access: Access,
 }
 
@@ -92,9 +76,7 @@ struct Devices<S: Serve> {
     /// Posted accesses of vCPUs that were stopped while the channel was full, at most one
     /// each: last in line.
     late: VecDeque<Request>,
-    /// A vCPU's reply waits here, at its index, until the vCPU takes it.
-    replies: Box<[Option<Served<S::Reply>>]>,
-    /// Posted accesses served so far.
+    /// Posted accesses served so far, by whomever.
     posted: u64,
     /// Nobody may wait for room any more.
     closed: bool,
@@ -109,14 +91,13 @@ enum Step {
 
 impl<S: Serve> Devices<S> {
     /// Serves the access that is first in line.
-    fn step(&mut self, by: ServedBy) -> Step {
+    fn step(&mut self) -> Step {
         let next = self.held.take().or_else(|| self.requests.try_recv().ok());
         let Some(request) = next.or_else(|| self.late.pop_front()) else {
             return Step::Empty;
         };
         match self.server.serve(request.vcpu, &request.access) {
-            Ok(_) if request.posted => self.posted += 1,
-            Ok(reply) => self.replies[request.vcpu.index()] = Some(Served { reply, by }),
+            Ok(_) => self.posted += 1,
             Err(Busy) => {
                 self.held = Some(request);
                 return Step::Held;
@@ -125,10 +106,20 @@ impl<S: Serve> Devices<S> {
         Step::Served
     }
 
+    /// What `posted` is once all that are in line now have been served. Those that are late do
+    /// not count: their vCPUs have ended, so nothing that a guest does comes after them.
+    ///
+    /// Invariant: what entered the channel before the caller took the devices is counted, since
+    /// nobody's view of the channel is older than what happened before.
+    fn end_of_line(&self) -> u64 {
+        let in_line = self.requests.len() + usize::from(self.held.is_some());
+        self.posted + in_line as u64
+    }
+
     /// Serves up to [`BATCH`] accesses; `Served` means that there may be more.
-    fn batch(&mut self, by: ServedBy) -> Step {
+    fn batch(&mut self) -> Step {
         for _ in 0..BATCH {
-            match self.step(by) {
+            match self.step() {
                 Step::Served => {}
                 stopped => return stopped,
             }
@@ -138,8 +129,8 @@ impl<S: Serve> Devices<S> {
 }
 
 impl<S: Serve> DeviceQueue<S> {
-    /// A queue with room for `capacity` accesses of vCPUs 0 to `vcpus` - 1.
-    pub fn new(server: S, vcpus: usize, capacity: usize) -> Self {
+    /// A queue with room for `capacity` posted accesses.
+    pub fn new(server: S, capacity: usize) -> Self {
         let (sender, receiver) = bounded(capacity);
         Self {
             requests: sender,
@@ -147,7 +138,6 @@ impl<S: Serve> DeviceQueue<S> {
                 requests: receiver,
                 held: None,
                 late: VecDeque::new(),
-                replies: (0..vcpus).map(|_| None).collect(),
                 posted: 0,
                 closed: false,
                 server,
@@ -166,35 +156,43 @@ impl<S: Serve> DeviceQueue<S> {
     /// [`Closed`] if the VM is stopping and there was no room; the access is not lost, it is
     /// served after all that is in the channel.
     pub fn post(&self, vcpu: VcpuId, access: Access) -> Result<(), Closed> {
-        let entered = self.enter(Request { vcpu, posted: true, access });
+        let entered = self.enter(Request { vcpu, access });
         self.wake_idle();
         entered
     }
 
-    /// Hands in an access and waits for its reply, by helping.
+    /// Serves an access on the calling thread and returns its reply, by helping: what is in the
+    /// channel is served first.
     ///
     /// # Errors
     ///
-    /// [`Closed`] if the VM is stopping and a busy device bars the way, or if it has to stop
-    /// because serving the access has panicked.
-    pub fn call(&self, vcpu: VcpuId, access: Access) -> Result<Served<S::Reply>, Closed> {
-        self.enter(Request { vcpu, posted: false, access })?;
+    /// [`Closed`] if the VM is stopping and a busy device bars the way; the access is not served.
+    pub fn call(&self, vcpu: VcpuId, access: &Access) -> Result<S::Reply, Closed> {
         let mut devices = self.devices.lock();
+        self.serve_line(&mut devices)?;
         let reply = loop {
-            if let Some(reply) = devices.replies[vcpu.index()].take() {
-                break reply;
-            }
-            // Invariant: our access has entered and is not served, so it is in the channel or
-            // held; the channel cannot be empty, and helping ends at the latest with it.
-            match devices.step(ServedBy::Vcpu(vcpu)) {
-                Step::Served => {}
-                Step::Held => self.wait_for_room(&mut devices)?,
-                // Unless a device panicked over our access on the thread that served it.
-                Step::Empty => return Err(Closed),
+            match devices.server.serve(vcpu, access) {
+                Ok(reply) => break reply,
+                Err(Busy) => self.wait_for_room(&mut devices)?,
             }
         };
         self.let_go(devices);
         Ok(reply)
+    }
+
+    /// Serves what is in line now, and not what others enter meanwhile: it ends, however fast
+    /// they post.
+    fn serve_line(&self, devices: &mut MutexGuard<'_, Devices<S>>) -> Result<(), Closed> {
+        let end = devices.end_of_line();
+        while devices.posted < end {
+            match devices.step() {
+                Step::Served => {}
+                Step::Held => self.wait_for_room(devices)?,
+                // While we waited a device panicked over one of them, which is not counted.
+                Step::Empty => break,
+            }
+        }
+        Ok(())
     }
 
     /// Puts `request` into the channel, making room if there is none.
@@ -205,7 +203,7 @@ impl<S: Serve> DeviceQueue<S> {
                 Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => request = back,
             }
             let mut devices = self.devices.lock();
-            while let Step::Held = devices.batch(ServedBy::Vcpu(request.vcpu)) {
+            while let Step::Held = devices.batch() {
                 if let Err(closed) = self.wait_for_room(&mut devices) {
                     devices.late.push_back(request);
                     return Err(closed);
@@ -280,12 +278,12 @@ impl<S: Serve> DeviceQueue<S> {
     }
 
     /// One round of the device thread: serves what is in the channel, then runs `f` on the
-    /// devices and, if `f` may have made room, lets those who waited for it go on.
+    /// devices, which may make room, and lets those who wait for it try again.
     pub fn round<R>(&self, f: impl FnOnce(&mut S) -> R) -> Round<R> {
         // A flood must not keep `f` from its turn, hence a bound on the batches.
         for _ in 0..BATCH {
             let mut devices = self.devices.lock();
-            if let Step::Served = devices.batch(ServedBy::DeviceThread) {
+            if let Step::Served = devices.batch() {
                 continue;
             }
             return self.finish_round(&mut devices, f);
@@ -293,13 +291,12 @@ impl<S: Serve> DeviceQueue<S> {
         self.finish_round(&mut self.devices.lock(), f)
     }
 
+    /// Nothing need be held for somebody to wait: a refused access that was not posted is with
+    /// its vCPU.
     fn finish_round<R>(&self, devices: &mut Devices<S>, f: impl FnOnce(&mut S) -> R) -> Round<R> {
         let result = f(&mut devices.server);
-        let held = devices.held.is_some();
-        if held {
-            self.room.notify_all();
-        }
-        Round { result, posted: devices.posted, held }
+        self.room.notify_all();
+        Round { result, posted: devices.posted, held: devices.held.is_some() }
     }
 
     /// The device thread's short sleep, between rounds while there is traffic: for `period` at

@@ -10,8 +10,7 @@
 
 use std::fmt;
 
-use crate::devices::queue::ServedBy;
-use crate::exit::{Direction, Gpa, MmioExit, PioAddr, PioExit, VcpuId, VmExit};
+use crate::exit::{Direction, Gpa, MmioExit, PioAddr, PioExit, VmExit};
 use crate::sync::{AtomicU64, Ordering, fence};
 
 /// How many exits are kept; fewer under the model checker, which is slower with each.
@@ -24,8 +23,8 @@ pub enum Handler {
     Pending,
     /// Its accesses were posted.
     Posted,
-    /// Its access was served by this thread.
-    Served(ServedBy),
+    /// Its access was served, by the vCPU itself.
+    Served,
     /// The run loop dealt with it.
     RunLoop,
 }
@@ -46,7 +45,7 @@ pub struct ExitRecord {
 #[derive(Debug, Default)]
 struct Slot {
     sequence: AtomicU64,
-    words: [AtomicU64; 4],
+    words: [AtomicU64; 3],
 }
 
 /// See the module's text.
@@ -103,7 +102,7 @@ impl ExitRing {
     fn load(&self, number: u64) -> Option<ExitRecord> {
         let slot = &self.slots[slot_of(number)];
         let before = slot.sequence.load(Ordering::Acquire);
-        let words = [0, 1, 2, 3].map(|index: usize| slot.words[index].load(Ordering::Relaxed));
+        let words = [0, 1, 2].map(|index: usize| slot.words[index].load(Ordering::Relaxed));
         fence(Ordering::Acquire);
         let after = slot.sequence.load(Ordering::Relaxed);
         if before != after || (before != begun(number) && before != finished(number)) {
@@ -136,8 +135,8 @@ fn finished(number: u64) -> u64 {
 }
 
 /// Word 0 holds the kind, direction, size and handler in its lowest bytes and a 32-bit number
-/// above; word 1 an address or reason; word 2 the data; word 3 the vCPU that helped.
-fn encode(exit: &VmExit, data: u64, handler: Handler) -> [u64; 4] {
+/// above; word 1 an address or reason; word 2 the data.
+fn encode(exit: &VmExit, data: u64, handler: Handler) -> [u64; 3] {
     let write = |direction| u64::from(direction == Direction::Write);
     let (kind, way, size, number, address) = match *exit {
         VmExit::Pio(pio) => (0, write(pio.direction), pio.size, pio.count, u64::from(pio.port.0)),
@@ -151,18 +150,17 @@ fn encode(exit: &VmExit, data: u64, handler: Handler) -> [u64; 4] {
         VmExit::Unhandled { reason } => (8, 0, 0, reason, 0),
         VmExit::SetTpr => (9, 0, 0, 0, 0),
     };
-    let (who, helper) = match handler {
-        Handler::Pending => (0u64, 0),
-        Handler::Posted => (1, 0),
-        Handler::RunLoop => (2, 0),
-        Handler::Served(ServedBy::DeviceThread) => (3, 0),
-        Handler::Served(ServedBy::Vcpu(VcpuId(id))) => (4, id),
+    let who = match handler {
+        Handler::Pending => 0u64,
+        Handler::Posted => 1,
+        Handler::RunLoop => 2,
+        Handler::Served => 3,
     };
     let head = kind | way << 8 | u64::from(size) << 16 | who << 24 | u64::from(number) << 32;
-    [head, address, data, u64::from(helper)]
+    [head, address, data]
 }
 
-fn decode([head, address, data, helper]: [u64; 4]) -> Option<(VmExit, u64, Handler)> {
+fn decode([head, address, data]: [u64; 3]) -> Option<(VmExit, u64, Handler)> {
     let [kind, way, size, who, number @ ..] = head.to_le_bytes();
     let number = u32::from_le_bytes(number);
     let direction = if way == 1 { Direction::Write } else { Direction::Read };
@@ -186,8 +184,7 @@ fn decode([head, address, data, helper]: [u64; 4]) -> Option<(VmExit, u64, Handl
         0 => Handler::Pending,
         1 => Handler::Posted,
         2 => Handler::RunLoop,
-        3 => Handler::Served(ServedBy::DeviceThread),
-        4 => Handler::Served(ServedBy::Vcpu(VcpuId(u32::try_from(helper).ok()?))),
+        3 => Handler::Served,
         _ => return None,
     };
     Some((exit, data, handler))
@@ -199,8 +196,7 @@ impl fmt::Display for Handler {
             Handler::Pending => write!(f, "pending"),
             Handler::Posted => write!(f, "posted"),
             Handler::RunLoop => write!(f, "run-loop"),
-            Handler::Served(ServedBy::DeviceThread) => write!(f, "device-thread"),
-            Handler::Served(ServedBy::Vcpu(VcpuId(id))) => write!(f, "vcpu{id}"),
+            Handler::Served => write!(f, "vcpu"),
         }
     }
 }
@@ -271,8 +267,7 @@ mod tests {
             Just(Handler::Pending),
             Just(Handler::Posted),
             Just(Handler::RunLoop),
-            Just(Handler::Served(ServedBy::DeviceThread)),
-            any::<u32>().prop_map(|id| Handler::Served(ServedBy::Vcpu(VcpuId(id)))),
+            Just(Handler::Served),
         ]
     }
 

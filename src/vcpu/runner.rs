@@ -3,7 +3,7 @@
 
 use log::{Level, log_enabled, trace};
 
-use crate::devices::queue::{Closed, DeviceQueue, ServedBy};
+use crate::devices::queue::{Closed, DeviceQueue};
 use crate::devices::{DeviceSet, GuestEnd, PostPolicy, Reply};
 use crate::exit::{Access, AddressSpace, Direction, VcpuId, VmExit};
 use crate::trace::ring::{ExitRecord, Handler};
@@ -144,7 +144,7 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
     }
 
     /// Hands the elements of an exit to the devices one by one: a `rep outs` of n elements is
-    /// n accesses, as it is on a bus. Reports who served the last.
+    /// n accesses, as it is on a bus. Reports how the last was handled.
     fn access_each(&mut self, access: Access) -> Result<Handler, Stop> {
         let mut handler = Handler::RunLoop;
         for element in self.vcpu.data().chunks_exact_mut(usize::from(access.size).max(1)) {
@@ -155,14 +155,14 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
                         self.queue.post(self.id, access)?;
                         Handler::Posted
                     } else {
-                        Handler::Served(call(self.queue, self.id, access)?.1)
+                        call(self.queue, self.id, &access)?;
+                        Handler::Served
                     }
                 }
                 Direction::Read => {
-                    let (value, by) = call(self.queue, self.id, access)?;
-                    let value = value.to_le_bytes();
+                    let value = call(self.queue, self.id, &access)?.to_le_bytes();
                     element.copy_from_slice(&value[..element.len()]);
-                    Handler::Served(by)
+                    Handler::Served
                 }
             };
         }
@@ -178,14 +178,9 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
     }
 }
 
-fn call(
-    queue: &DeviceQueue<DeviceSet>,
-    id: VcpuId,
-    access: Access,
-) -> Result<(u64, ServedBy), Stop> {
-    let served = queue.call(id, access)?;
-    match served.reply {
-        Reply::Value(value) => Ok((value, served.by)),
+fn call(queue: &DeviceQueue<DeviceSet>, id: VcpuId, access: &Access) -> Result<u64, Stop> {
+    match queue.call(id, access)? {
+        Reply::Value(value) => Ok(value),
         Reply::End(end) => Err(Stop::Guest(end)),
     }
 }

@@ -150,7 +150,7 @@ fn start(control: &Arc<VcpuControl>, machine: &Arc<Machine>, halts: bool) -> Joi
     thread::spawn(move || {
         let devices = DeviceSet::new(SerialPort::new(Box::new(NullIrq), 0)).unwrap();
         let posting = devices.post_policy();
-        let queue = DeviceQueue::new(devices, 1, 1);
+        let queue = DeviceQueue::new(devices, 1);
         let vcpu = ModelVcpu { machine: Arc::clone(&machine), halts };
         let mut runner = Runner::new(VcpuId(0), vcpu, &control, &queue, posting);
         // By hand, because nothing of loom's may be used while a found deadlock unwinds.

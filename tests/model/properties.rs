@@ -4,12 +4,10 @@
 use std::sync::Arc;
 
 use loom::thread::{self, JoinHandle};
-use minivmm::devices::queue::{Busy, Closed, Round, Serve, Served};
+use minivmm::devices::queue::{Busy, Closed, Round, Serve};
 use minivmm::exit::{Access, AddressSpace, Direction, VcpuId};
 use minivmm::sync::{AtomicBool, Ordering};
 
-/// The vCPUs that a queue is made for.
-pub const VCPUS: usize = 3;
 /// Room for all that a scenario can bring.
 const PLENTY: usize = 9;
 
@@ -17,8 +15,7 @@ const PLENTY: usize = 9;
 #[derive(Debug, Default)]
 pub struct Log {
     /// Which vCPU wrote what, in order.
-    writes: Vec<(VcpuId, u64)>,
-    reads: usize,
+    writes: Seen,
     /// Writes that the output has room for.
     room: usize,
     /// Writes in the output.
@@ -46,12 +43,8 @@ impl Log {
     }
 }
 
-/// What a read comes back with: who read, and the writes it saw.
-#[derive(Debug, Default)]
-pub struct Seen {
-    reader: u32,
-    writes: Vec<(VcpuId, u64)>,
-}
+/// What a read comes back with: which vCPU had written what, in order.
+pub type Seen = Vec<(VcpuId, u64)>;
 
 impl Serve for Log {
     type Reply = Seen;
@@ -65,10 +58,7 @@ impl Serve for Log {
                 self.writes.push((vcpu, access.data));
                 Ok(Seen::default())
             }
-            Direction::Read => {
-                self.reads += 1;
-                Ok(Seen { reader: vcpu.0, writes: self.writes.clone() })
-            }
+            Direction::Read => Ok(self.writes.clone()),
         }
     }
 
@@ -80,7 +70,7 @@ impl Serve for Log {
 /// An implementation of the protocol.
 pub trait Protocol: Send + Sync + 'static {
     fn post(&self, vcpu: VcpuId, access: Access) -> Result<(), Closed>;
-    fn call(&self, vcpu: VcpuId, access: Access) -> Result<Served<Seen>, Closed>;
+    fn call(&self, vcpu: VcpuId, access: &Access) -> Result<Seen, Closed>;
     fn round<R>(&self, f: impl FnOnce(&mut Log) -> R) -> Round<R>;
     fn sleep(&self, look: impl FnOnce() -> bool);
     fn close(&self);
@@ -100,10 +90,8 @@ fn read() -> Access {
 }
 
 /// Reads as `vcpu`, by a call; returns the writes that it saw.
-fn read_by<Q: Protocol>(queue: &Q, vcpu: VcpuId) -> Vec<(VcpuId, u64)> {
-    let seen = queue.call(vcpu, read()).unwrap().reply;
-    assert_eq!(seen.reader, vcpu.0, "another's reply");
-    seen.writes
+fn read_by<Q: Protocol>(queue: &Q, vcpu: VcpuId) -> Seen {
+    queue.call(vcpu, &read()).unwrap()
 }
 
 /// Starts the thread of vCPU `id`.
@@ -169,6 +157,18 @@ pub fn a_read_sees_own_writes<Q: Protocol>(new: impl Fn(Log, usize) -> Q) {
     finish(&*queue, vcpus);
 }
 
+/// (b) The same if a busy device has refused one of them.
+pub fn a_read_sees_refused_writes<Q: Protocol>(new: impl Fn(Log, usize) -> Q) {
+    let queue = Arc::new(new(Log::new(1), PLENTY));
+    let reader = vcpu(&queue, 0, |queue, id| {
+        queue.post(id, write(1)).unwrap();
+        queue.post(id, write(2)).unwrap();
+        assert!(read_by(queue, id).contains(&(id, 2)), "an older write is not seen");
+    });
+    write_all_out(&*queue, 2);
+    finish(&*queue, [reader]);
+}
+
 /// (b) A read sees another vCPU's write if the guest has ordered the two through its memory.
 pub fn a_read_sees_ordered_writes<Q: Protocol>(new: impl Fn(Log, usize) -> Q) {
     let queue = Arc::new(new(Log::new(PLENTY), PLENTY));
@@ -189,15 +189,17 @@ pub fn a_read_sees_ordered_writes<Q: Protocol>(new: impl Fn(Log, usize) -> Q) {
     finish(&*queue, [writer, reader]);
 }
 
-/// (c) Of two who help, each gets its own replies, and each access is served once.
-pub fn helpers_get_their_own_replies<Q: Protocol>(new: impl Fn(Log, usize) -> Q) {
+/// (c) Calls of two vCPUs are served once each, in order, and a read after them sees them.
+pub fn calls_take_effect_once_and_in_order<Q: Protocol>(new: impl Fn(Log, usize) -> Q) {
     let queue = Arc::new(new(Log::new(PLENTY), PLENTY));
-    let helper = vcpu(&queue, 0, |queue, id| {
-        read_by(queue, id);
-        read_by(queue, id);
+    let caller = vcpu(&queue, 0, |queue, id| {
+        queue.call(id, &write(1)).unwrap();
+        queue.call(id, &write(2)).unwrap();
     });
-    read_by(&*queue, VcpuId(1));
-    assert_eq!(finish(&*queue, [helper]).reads, 3);
+    queue.call(VcpuId(1), &write(1)).unwrap();
+    assert!(read_by(&*queue, VcpuId(1)).contains(&(VcpuId(1), 1)), "an older write is not seen");
+    let log = finish(&*queue, [caller]);
+    assert_eq!((log.of(0), log.of(1)), (vec![1, 2], vec![1]), "lost or out of order");
 }
 
 /// (d) The device thread, asleep or on its way there, serves a posted access.
@@ -231,7 +233,7 @@ pub fn posts_of_two_end_the_sleep<Q: Protocol>(new: impl Fn(Log, usize) -> Q) {
 pub fn help_ends_the_sleep<Q: Protocol>(new: impl Fn(Log, usize) -> Q) {
     let queue = Arc::new(new(Log::new(PLENTY), PLENTY));
     let helper = vcpu(&queue, 0, |queue, id| {
-        queue.call(id, write(1)).unwrap();
+        queue.call(id, &write(1)).unwrap();
     });
     write_all_out(&*queue, 1);
     helper.join().unwrap();
@@ -241,7 +243,7 @@ pub fn help_ends_the_sleep<Q: Protocol>(new: impl Fn(Log, usize) -> Q) {
 pub fn help_beside_a_post_ends_the_sleep<Q: Protocol>(new: impl Fn(Log, usize) -> Q) {
     let queue = Arc::new(new(Log::new(PLENTY), PLENTY));
     let helper = vcpu(&queue, 0, |queue, id| {
-        queue.call(id, write(1)).unwrap();
+        queue.call(id, &write(1)).unwrap();
     });
     let poster = vcpu(&queue, 1, |queue, id| queue.post(id, write(1)).unwrap());
     write_all_out(&*queue, 2);
@@ -281,10 +283,32 @@ pub fn a_full_channel_holds_up_all<Q: Protocol>(new: impl Fn(Log, usize) -> Q) {
     let queue = Arc::new(new(Log::new(1), 1));
     let poster = vcpu(&queue, 0, |queue, id| queue.post(id, write(1)).unwrap());
     let caller = vcpu(&queue, 1, |queue, id| {
-        queue.call(id, write(1)).unwrap();
+        queue.call(id, &write(1)).unwrap();
     });
     write_all_out(&*queue, 2);
     finish(&*queue, [poster, caller]);
+}
+
+/// (e) A call that a busy device refuses, with nothing in the channel, gets the room that the
+/// device thread makes.
+pub fn a_refused_call_gets_room<Q: Protocol>(new: impl Fn(Log, usize) -> Q) {
+    let queue = Arc::new(new(Log::new(1), 1));
+    let caller = vcpu(&queue, 0, |queue, id| {
+        queue.call(id, &write(1)).unwrap();
+        queue.call(id, &write(2)).unwrap();
+    });
+    write_all_out(&*queue, 2);
+    assert_eq!(finish(&*queue, [caller]).of(0), [1, 2], "lost or out of order");
+}
+
+/// (f) When the VM stops, such a call does not go on waiting, and is not served.
+pub fn close_frees_a_refused_call<Q: Protocol>(new: impl Fn(Log, usize) -> Q) {
+    let queue = Arc::new(new(Log::new(0), 1));
+    let caller = vcpu(&queue, 0, |queue, id| {
+        assert_eq!(queue.call(id, &write(1)), Err(Closed));
+    });
+    queue.close();
+    assert!(finish(&*queue, [caller]).of(0).is_empty(), "served");
 }
 
 /// (f) When the VM stops, nobody goes on waiting for a device that is busy for good; what was

@@ -1,19 +1,19 @@
 //! The product's queue, in every scenario; and without its two fences, for each of which the
 //! checker has to find the sleep that never ends.
 
-use minivmm::devices::queue::{Closed, DeviceQueue, Round, Served};
+use minivmm::devices::queue::{Closed, DeviceQueue, Round};
 use minivmm::exit::{Access, VcpuId};
 use minivmm::sync::without_fences;
 
 use crate::explore;
-use crate::properties::{self, Log, Protocol, Seen, VCPUS};
+use crate::properties::{self, Log, Protocol, Seen};
 
 impl Protocol for DeviceQueue<Log> {
     fn post(&self, vcpu: VcpuId, access: Access) -> Result<(), Closed> {
         self.post(vcpu, access)
     }
 
-    fn call(&self, vcpu: VcpuId, access: Access) -> Result<Served<Seen>, Closed> {
+    fn call(&self, vcpu: VcpuId, access: &Access) -> Result<Seen, Closed> {
         self.call(vcpu, access)
     }
 
@@ -35,7 +35,7 @@ impl Protocol for DeviceQueue<Log> {
 }
 
 fn product(log: Log, capacity: usize) -> DeviceQueue<Log> {
-    DeviceQueue::new(log, VCPUS, capacity)
+    DeviceQueue::new(log, capacity)
 }
 
 #[test]
@@ -45,17 +45,22 @@ fn posts_arrive_once_and_in_order() {
 
 #[test]
 fn a_read_sees_own_writes() {
-    explore::bounded(2, || properties::a_read_sees_own_writes(product));
+    explore::bounded(3, || properties::a_read_sees_own_writes(product));
+}
+
+#[test]
+fn a_read_sees_refused_writes() {
+    explore::bounded(3, || properties::a_read_sees_refused_writes(product));
 }
 
 #[test]
 fn a_read_sees_ordered_writes() {
-    explore::bounded(4, || properties::a_read_sees_ordered_writes(product));
+    explore::all(|| properties::a_read_sees_ordered_writes(product));
 }
 
 #[test]
-fn helpers_get_their_own_replies() {
-    explore::all(|| properties::helpers_get_their_own_replies(product));
+fn calls_take_effect_once_and_in_order() {
+    explore::all(|| properties::calls_take_effect_once_and_in_order(product));
 }
 
 #[test]
@@ -80,7 +85,7 @@ fn help_ends_the_sleep() {
 
 #[test]
 fn help_beside_a_post_ends_the_sleep() {
-    explore::bounded(2, || properties::help_beside_a_post_ends_the_sleep(product));
+    explore::bounded(3, || properties::help_beside_a_post_ends_the_sleep(product));
 }
 
 #[test]
@@ -96,6 +101,16 @@ fn a_full_channel_loses_nothing() {
 #[test]
 fn a_full_channel_holds_up_all() {
     explore::bounded(2, || properties::a_full_channel_holds_up_all(product));
+}
+
+#[test]
+fn a_refused_call_gets_room() {
+    explore::bounded(4, || properties::a_refused_call_gets_room(product));
+}
+
+#[test]
+fn close_frees_a_refused_call() {
+    explore::all(|| properties::close_frees_a_refused_call(product));
 }
 
 #[test]
@@ -144,7 +159,7 @@ impl Protocol for Fenceless {
         if self.side == Side::Post { without_fences(post) } else { post() }
     }
 
-    fn call(&self, vcpu: VcpuId, access: Access) -> Result<Served<Seen>, Closed> {
+    fn call(&self, vcpu: VcpuId, access: &Access) -> Result<Seen, Closed> {
         self.queue.call(vcpu, access)
     }
 

@@ -1,7 +1,9 @@
 //! The device protocol on real threads, around servers that check what they are given.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::fmt::Debug;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
 use std::thread::{self, ThreadId};
 
 use super::*;
@@ -102,10 +104,9 @@ mod order {
             for number in 0..ACCESSES {
                 if (number * 7 + u64::from(vcpu)) % calls == 0 {
                     let before = published.load(Ordering::SeqCst);
-                    let served = queue.call(VcpuId(vcpu), access(number)).unwrap();
+                    let reply = queue.call(VcpuId(vcpu), &access(number)).unwrap();
                     // A read sees all that had come before it, whoever wrote it.
-                    assert!(served.reply >= before, "{} < {before}", served.reply);
-                    assert!(matches!(served.by, ServedBy::DeviceThread | ServedBy::Vcpu(_)));
+                    assert!(reply >= before, "{reply} < {before}");
                     replies += 1;
                 } else {
                     queue.post(VcpuId(vcpu), access(number)).unwrap();
@@ -134,7 +135,7 @@ mod order {
     fn vcpus_alone_keep_it_whatever_the_channel_holds() {
         for (capacity, calls) in [(1, 3), (2, 5), (3, 50), (64, 1), (1024, 500)] {
             watched(move || {
-                let queue = DeviceQueue::new(Counter::default(), 4, capacity);
+                let queue = DeviceQueue::new(Counter::default(), capacity);
                 check(&queue, hand_in(&queue, calls));
             });
         }
@@ -147,7 +148,7 @@ mod order {
         {
             watched(move || {
                 let counter = Counter { room, ..Counter::default() };
-                let queue = DeviceQueue::new(counter, 4, capacity);
+                let queue = DeviceQueue::new(counter, capacity);
                 let end = AtomicBool::new(false);
                 thread::scope(|scope| {
                     let make_room = move |counter: &mut Counter| {
@@ -170,56 +171,53 @@ mod order {
 mod helping {
     use super::*;
 
+    /// A device to which vCPU 0 posts again whenever an access of it is served; it replies with
+    /// how many that were.
+    struct Flooded {
+        queue: Weak<DeviceQueue<Flooded>>,
+        served: u64,
+    }
+
+    impl Serve for Flooded {
+        type Reply = u64;
+
+        fn serve(&mut self, vcpu: VcpuId, access: &Access) -> Result<u64, Busy> {
+            if vcpu == V0 {
+                self.served += 1;
+                self.queue.upgrade().unwrap().post(V0, *access).unwrap();
+            }
+            Ok(self.served)
+        }
+
+        fn needs_thread(&self) -> bool {
+            false
+        }
+    }
+
     #[test]
     fn a_vcpu_serves_those_before_it_and_none_after_it() {
-        let queue = DeviceQueue::new(Counter::default(), 2, 8);
-        for number in 0..3 {
-            queue.post(V0, access(number)).unwrap();
+        for capacity in [3, 8] {
+            watched(move || {
+                let queue = Arc::new_cyclic(|queue| {
+                    DeviceQueue::new(Flooded { queue: Weak::clone(queue), served: 0 }, capacity)
+                });
+                for _ in 0..3 {
+                    queue.post(V0, access(0)).unwrap();
+                }
+                assert_eq!(queue.call(V1, &access(0)), Ok(3));
+                assert_eq!(queue.call(V1, &access(0)), Ok(6));
+            });
         }
-        assert_eq!(queue.visit(|counter| counter.served), 0);
-        let served = queue.call(V1, access(0)).unwrap();
-        assert_eq!(served, Served { reply: 3, by: ServedBy::Vcpu(V1) });
     }
 
     #[test]
     fn a_full_channel_is_served_by_who_needs_room() {
-        let queue = DeviceQueue::new(Counter::default(), 2, 2);
+        let queue = DeviceQueue::new(Counter::default(), 2);
         for number in 0..2 {
             queue.post(V0, access(number)).unwrap();
         }
         queue.post(V1, access(0)).unwrap();
         assert_eq!(queue.visit(|counter| counter.served), 2);
-    }
-
-    /// vCPU 0 waits for room; then there is some, which nobody tells it, and `serve` has its
-    /// turn. Returns what vCPU 0 gets.
-    fn served_by_another(serve: impl FnOnce(&DeviceQueue<Counter>)) -> Served<u64> {
-        let busy = Counter { room: Some(0), ..Counter::default() };
-        let queue = DeviceQueue::new(busy, 2, 8);
-        thread::scope(|scope| {
-            let waiter = scope.spawn(|| queue.call(V0, access(0)));
-            let id = waiter.thread().id();
-            wait_until(|| waits(&queue, id));
-            queue.visit(|counter| counter.room = None);
-            serve(&queue);
-            queue.close();
-            waiter.join().unwrap().unwrap()
-        })
-    }
-
-    #[test]
-    fn a_reply_from_another_vcpu_says_so() {
-        let served = served_by_another(|queue| {
-            let own = queue.call(V1, access(0)).unwrap();
-            assert_eq!(own, Served { reply: 1, by: ServedBy::Vcpu(V1) });
-        });
-        assert_eq!(served, Served { reply: 0, by: ServedBy::Vcpu(V1) });
-    }
-
-    #[test]
-    fn a_reply_from_the_device_thread_says_so() {
-        let served = served_by_another(|queue| assert!(!queue.round(|_| ()).held));
-        assert_eq!(served, Served { reply: 0, by: ServedBy::DeviceThread });
     }
 }
 
@@ -229,7 +227,7 @@ mod busy {
     #[test]
     fn what_a_busy_device_refuses_stays_first() {
         let busy = Counter { room: Some(1), ..Counter::default() };
-        let queue = DeviceQueue::new(busy, 1, 8);
+        let queue = DeviceQueue::new(busy, 8);
         for number in 0..4 {
             queue.post(V0, access(number)).unwrap();
         }
@@ -244,12 +242,49 @@ mod busy {
     }
 
     #[test]
+    fn a_refused_call_waits_for_room_and_bars_nobody() {
+        watched(|| {
+            let busy = Counter { room: Some(0), ..Counter::default() };
+            let queue = DeviceQueue::new(busy, 8);
+            thread::scope(|scope| {
+                let waiter = scope.spawn(|| queue.call(V0, &access(0)));
+                let id = waiter.thread().id();
+                wait_until(|| waits(&queue, id));
+                // There is room, of which nobody tells it.
+                queue.visit(|counter| counter.room = None);
+                assert_eq!(queue.call(V1, &access(0)), Ok(0));
+                queue.post(V1, access(1)).unwrap();
+                let round = queue.round(|counter| counter.served);
+                assert_eq!((round.result, round.held), (2, false));
+                assert_eq!(waiter.join().unwrap(), Ok(2));
+            });
+        });
+    }
+
+    #[test]
+    fn a_call_waits_behind_what_is_held() {
+        watched(|| {
+            let busy = Counter { room: Some(0), ..Counter::default() };
+            let queue = DeviceQueue::new(busy, 8);
+            queue.post(V0, access(0)).unwrap();
+            assert!(queue.round(|counter| counter.refused.clear()).held);
+            thread::scope(|scope| {
+                let waiter = scope.spawn(|| queue.call(V1, &access(0)));
+                let id = waiter.thread().id();
+                wait_until(|| waits(&queue, id));
+                queue.round(|counter| counter.room = None);
+                assert_eq!(waiter.join().unwrap(), Ok(1));
+            });
+        });
+    }
+
+    #[test]
     fn room_lets_all_who_wait_go_on() {
         watched(|| {
             let busy = Counter { room: Some(0), ..Counter::default() };
-            let queue = DeviceQueue::new(busy, 4, 2);
+            let queue = DeviceQueue::new(busy, 2);
             thread::scope(|scope| {
-                let call = |vcpu| queue.call(VcpuId(vcpu), access(0)).unwrap().reply;
+                let call = |vcpu| queue.call(VcpuId(vcpu), &access(0)).unwrap();
                 let waiters: Vec<_> = (0..4).map(|vcpu| scope.spawn(move || call(vcpu))).collect();
                 for waiter in &waiters {
                     wait_until(|| waits(&queue, waiter.thread().id()));
@@ -266,7 +301,7 @@ mod busy {
     fn who_waits_for_room_wakes_the_device_thread() {
         watched(|| {
             let busy = Counter { room: Some(0), ..Counter::default() };
-            let queue = DeviceQueue::new(busy, 1, 1);
+            let queue = DeviceQueue::new(busy, 1);
             let end = AtomicBool::new(false);
             thread::scope(|scope| {
                 // There is room only for who has waited.
@@ -277,7 +312,7 @@ mod busy {
                 let (queue, end) = (&queue, &end);
                 scope.spawn(move || device_thread(queue, end, make_room));
                 for number in 0..2_000 {
-                    queue.call(V0, access(number)).unwrap();
+                    queue.call(V0, &access(number)).unwrap();
                 }
                 end.store(true, Ordering::SeqCst);
                 queue.rouse();
@@ -294,14 +329,17 @@ mod closing {
         for capacity in [1, 2, 3, 100] {
             watched(move || {
                 let busy = Counter { room: Some(0), ..Counter::default() };
-                let queue = DeviceQueue::new(busy, 4, capacity);
+                let queue = DeviceQueue::new(busy, capacity);
                 let handed_in: Vec<u64> = thread::scope(|scope| {
                     // Three post until they are told to stop, one waits for a reply.
                     let post = |vcpu| {
                         let number = (0..).find(|n| queue.post(VcpuId(vcpu), access(*n)).is_err());
                         number.unwrap() + 1
                     };
-                    let call = || u64::from(queue.call(VcpuId(3), access(0)) == Err(Closed));
+                    let call = || {
+                        assert_eq!(queue.call(VcpuId(3), &access(0)), Err(Closed));
+                        0
+                    };
                     let mut threads: Vec<_> =
                         (0..3).map(|vcpu| scope.spawn(move || post(vcpu))).collect();
                     threads.push(scope.spawn(call));
@@ -315,19 +353,36 @@ mod closing {
                 queue.round(|counter| counter.room = None);
                 let round = queue.round(|counter| counter.next);
                 assert_eq!(round.result.to_vec(), handed_in);
-                assert_eq!(round.posted + 1, handed_in.iter().sum::<u64>());
+                assert_eq!(round.posted, handed_in.iter().sum::<u64>());
             });
         }
     }
 
     #[test]
+    fn a_refused_call_is_let_go_and_not_served() {
+        watched(|| {
+            let busy = Counter { room: Some(0), ..Counter::default() };
+            let queue = DeviceQueue::new(busy, 8);
+            thread::scope(|scope| {
+                let waiter = scope.spawn(|| queue.call(V0, &access(0)));
+                let id = waiter.thread().id();
+                wait_until(|| waits(&queue, id));
+                queue.close();
+                assert_eq!(waiter.join().unwrap(), Err(Closed));
+            });
+            queue.round(|counter| counter.room = None);
+            assert_eq!(queue.round(|counter| counter.served).result, 0);
+        });
+    }
+
+    #[test]
     fn what_needs_no_room_still_works() {
-        let queue = DeviceQueue::new(Counter::default(), 1, 1);
+        let queue = DeviceQueue::new(Counter::default(), 1);
         queue.close();
         for number in 0..10 {
             queue.post(V0, access(number)).unwrap();
         }
-        assert_eq!(queue.call(V0, access(10)).map(|served| served.reply), Ok(10));
+        assert_eq!(queue.call(V0, &access(10)), Ok(10));
     }
 }
 
@@ -335,7 +390,7 @@ mod closing {
 /// access that `hand_in` hands in.
 fn wake_by(hand_in: fn(&DeviceQueue<Counter>, u64)) {
     watched(move || {
-        let queue = DeviceQueue::new(Counter::default(), 1, 4);
+        let queue = DeviceQueue::new(Counter::default(), 4);
         let (end, seen) = (AtomicBool::new(false), AtomicU64::new(0));
         thread::scope(|scope| {
             scope.spawn(|| {
@@ -365,7 +420,7 @@ fn a_posted_access_wakes_the_device_thread() {
 
 #[test]
 fn work_that_helping_made_wakes_the_device_thread() {
-    wake_by(|queue, number| assert!(queue.call(V0, access(number)).is_ok()));
+    wake_by(|queue, number| assert!(queue.call(V0, &access(number)).is_ok()));
 }
 
 #[test]
@@ -373,40 +428,68 @@ fn work_that_a_visitor_made_wakes_the_device_thread() {
     wake_by(|queue, _| queue.visit(|counter| counter.served += 1));
 }
 
-/// A device that panics, on whichever thread, takes the access with it.
+/// Serves vCPU 0 and refuses vCPU 1; panics while it is broken.
+#[derive(Default)]
+struct Fragile {
+    broken: bool,
+    refused: u64,
+}
+
+impl Serve for Fragile {
+    type Reply = ();
+
+    fn serve(&mut self, vcpu: VcpuId, _: &Access) -> Result<(), Busy> {
+        assert!(!self.broken, "broken");
+        if vcpu == V0 {
+            return Ok(());
+        }
+        self.refused += 1;
+        Err(Busy)
+    }
+
+    fn needs_thread(&self) -> bool {
+        false
+    }
+}
+
+/// Breaks the device, sees `f` panic, and mends it.
+fn breaks<R: Debug>(queue: &DeviceQueue<Fragile>, f: impl FnOnce() -> R) {
+    queue.visit(|device| device.broken = true);
+    panic::catch_unwind(AssertUnwindSafe(f)).unwrap_err();
+    queue.visit(|device| device.broken = false);
+}
+
 #[test]
-fn who_waits_for_an_access_that_panicked_is_let_go() {
-    struct Fragile {
-        busy: bool,
-        refused: Arc<AtomicUsize>,
-    }
-
-    impl Serve for Fragile {
-        type Reply = ();
-
-        fn serve(&mut self, _: VcpuId, _: &Access) -> Result<(), Busy> {
-            assert!(self.busy, "broken");
-            self.refused.fetch_add(1, Ordering::SeqCst);
-            Err(Busy)
-        }
-
-        fn needs_thread(&self) -> bool {
-            false
-        }
-    }
-
+fn who_waits_while_a_device_panics_is_let_go() {
     watched(|| {
-        let refused = Arc::default();
-        let device = Fragile { busy: true, refused: Arc::clone(&refused) };
-        let queue = DeviceQueue::new(device, 1, 1);
+        let queue = DeviceQueue::new(Fragile::default(), 8);
         thread::scope(|scope| {
-            let waiter = scope.spawn(|| queue.call(V0, access(0)));
-            wait_until(|| refused.load(Ordering::SeqCst) > 0);
-            queue.visit(|device| device.busy = false);
-            let round = std::panic::AssertUnwindSafe(|| queue.round(|_| ()).held);
-            std::panic::catch_unwind(round).unwrap_err();
+            let waiter = scope.spawn(|| queue.call(V1, &access(0)));
+            wait_until(|| queue.visit(|device| device.refused) > 0);
+            // On the device thread; on a vCPU thread that helps, and over its own access.
+            queue.post(V0, access(0)).unwrap();
+            breaks(&queue, || queue.round(|_| ()));
+            queue.post(V0, access(0)).unwrap();
+            breaks(&queue, || queue.call(V0, &access(0)));
+            breaks(&queue, || queue.call(V0, &access(0)));
             queue.close();
             assert_eq!(waiter.join().unwrap(), Err(Closed));
+        });
+    });
+}
+
+/// A device that panics takes the access with it.
+#[test]
+fn who_waits_behind_an_access_that_panics_goes_on() {
+    watched(|| {
+        let queue = DeviceQueue::new(Fragile::default(), 8);
+        queue.post(V1, access(0)).unwrap();
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| queue.call(V0, &access(0)));
+            wait_until(|| queue.visit(|device| device.refused) > 0);
+            breaks(&queue, || queue.round(|_| ()));
+            queue.round(|_| ());
+            assert_eq!(waiter.join().unwrap(), Ok(()));
         });
     });
 }

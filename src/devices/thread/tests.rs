@@ -10,7 +10,7 @@ use crate::irq::NullIrq;
 
 fn queue() -> DeviceQueue<DeviceSet> {
     let devices = DeviceSet::new(SerialPort::new(Box::new(NullIrq), 16)).unwrap();
-    DeviceQueue::new(devices, 1, 256)
+    DeviceQueue::new(devices, 256)
 }
 
 fn send(queue: &DeviceQueue<DeviceSet>, bytes: &[u8]) {

@@ -14,9 +14,6 @@ use crate::vcpu::scripted::{Log, ScriptedVcpu, Step};
 
 const ID: VcpuId = VcpuId(0);
 
-/// Served by the vCPU itself.
-const SELF: Handler = Handler::Served(ServedBy::Vcpu(ID));
-
 /// A runner's surroundings.
 struct Machine {
     queue: DeviceQueue<DeviceSet>,
@@ -28,7 +25,7 @@ impl Machine {
     fn new() -> Self {
         let devices = DeviceSet::new(SerialPort::new(Box::new(NullIrq), 64)).unwrap();
         let posting = devices.post_policy();
-        Self { queue: DeviceQueue::new(devices, 1, 64), posting, control: VcpuControl::new() }
+        Self { queue: DeviceQueue::new(devices, 64), posting, control: VcpuControl::new() }
     }
 
     fn runner(&self, vcpu: ScriptedVcpu) -> Runner<'_, ScriptedVcpu> {
@@ -261,7 +258,7 @@ mod accesses {
             Step::send(b'b'),
         ]);
         let handlers: Vec<_> = machine.records().iter().map(|(_, handler)| *handler).collect();
-        assert_eq!(handlers, [SELF, SELF, SELF, Handler::Posted]);
+        assert_eq!(handlers, [Handler::Served, Handler::Served, Handler::Served, Handler::Posted]);
         assert_eq!(machine.output(), b"ab");
     }
 
@@ -278,7 +275,12 @@ mod accesses {
         assert_eq!(machine.queue.visit(|devices| devices.com1().output_len()), 1);
         assert_eq!(
             machine.records(),
-            [(0x5a, SELF), (0x5a, SELF), (u64::from(b'x'), Handler::Posted), (0x60, SELF)]
+            [
+                (0x5a, Handler::Served),
+                (0x5a, Handler::Served),
+                (u64::from(b'x'), Handler::Posted),
+                (0x60, Handler::Served)
+            ]
         );
     }
 
@@ -305,7 +307,7 @@ mod accesses {
         assert_eq!(reads, [keys]);
         let record = machine.control.exits.last()[2];
         assert_eq!(record.data, u64::from_le_bytes(*b"sixteen "));
-        assert_eq!(record.handler, SELF);
+        assert_eq!(record.handler, Handler::Served);
         // The seventeenth was not read.
         assert_eq!(machine.reads(vec![Step::in8(0x3f8), Step::in8(0x3f8)]), [b"x", b"y"]);
     }
@@ -321,7 +323,10 @@ mod accesses {
         ]);
         assert_eq!(machine.output(), b"abc");
         assert_eq!(reads, [[0, 3, 0, 3]]);
-        assert_eq!(machine.records()[0], (u64::from_le_bytes(*b"a\x51b\x62c\x73\0\0"), SELF));
+        assert_eq!(
+            machine.records()[0],
+            (u64::from_le_bytes(*b"a\x51b\x62c\x73\0\0"), Handler::Served)
+        );
     }
 
     #[test]
@@ -410,9 +415,9 @@ fn the_record_of_an_exit_has_all_of_it() {
         lines,
         [
             "io-out port=0x3f8 size=1 count=2 data=0x6b6f handler=posted",
-            "io-in port=0x80 size=4 count=1 data=0xffffffff handler=vcpu0",
-            "mmio-read gpa=0xd0000000 size=8 count=1 data=0xffffffffffffffff handler=vcpu0",
-            "mmio-write gpa=0xd0000008 size=3 count=1 data=0x30201 handler=vcpu0",
+            "io-in port=0x80 size=4 count=1 data=0xffffffff handler=vcpu",
+            "mmio-read gpa=0xd0000000 size=8 count=1 data=0xffffffffffffffff handler=vcpu",
+            "mmio-write gpa=0xd0000008 size=3 count=1 data=0x30201 handler=vcpu",
             "interrupted handler=run-loop",
             "io-out port=0xf4 size=1 count=1 data=0x3 handler=run-loop",
         ]
