@@ -1,3 +1,5 @@
-//! What is kept of the exits of every vCPU.
+//! VM-exit traces: the records (`record.rs`), where they are kept, and what is made of them.
 
+pub mod format;
+pub mod record;
 pub mod ring;

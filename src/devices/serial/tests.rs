@@ -75,13 +75,13 @@ mod pin {
     #[test]
     fn received_data() {
         let (mut port, pin) = port(ier::ERBFI, 0);
-        assert_eq!(pin.changes(), []);
+        assert_eq!(pin.changes(), [] as [bool; 0]);
         port.push_input(b"ab");
         assert_eq!(pin.changes(), [HIGH]);
         assert_eq!(port.read(regs::IIR), iir::RECEIVED_DATA);
         // The second follows the first at once.
         assert_eq!(port.read(regs::RBR), b'a');
-        assert_eq!(pin.changes(), []);
+        assert_eq!(pin.changes(), [] as [bool; 0]);
         assert_eq!(port.read(regs::RBR), b'b');
         assert_eq!(pin.changes(), [LOW]);
     }
