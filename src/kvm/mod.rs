@@ -6,5 +6,6 @@ pub mod entry;
 pub mod kick;
 pub mod run_map;
 pub mod slice;
+pub mod stats;
 pub mod vcpu;
 pub mod vm;

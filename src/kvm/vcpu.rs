@@ -19,6 +19,7 @@ use kvm_ioctls::VcpuFd;
 use crate::exit::{Direction, Gpa, InsnBytes, MmioExit, PioAddr, PioExit, VmExit};
 use crate::kvm::kick::KvmKick;
 use crate::kvm::run_map::{Detail, RunMap};
+use crate::kvm::stats::KvmStats;
 use crate::vcpu::registers::{Registers, Segment};
 use crate::vcpu::{Kick, VcpuRun};
 
@@ -33,6 +34,15 @@ impl KvmVcpu {
     /// A vCPU that is set up and has not run; `run` is its own.
     pub fn new(fd: VcpuFd, run: RunMap) -> Self {
         Self { fd, run: Arc::new(run) }
+    }
+
+    /// KVM's own counters of this vCPU.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not have them.
+    pub fn stats(&self) -> io::Result<KvmStats> {
+        KvmStats::of_vcpu(&self.fd)
     }
 
     fn exit(&mut self) -> (u32, &Detail) {

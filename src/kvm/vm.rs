@@ -15,6 +15,7 @@ use crate::exit::{Gpa, VcpuId};
 use crate::kvm::cpuid::{self, CpuidError, CpuidTemplate};
 use crate::kvm::entry::{apply_sregs, to_kvm_regs};
 use crate::kvm::run_map::RunMap;
+use crate::kvm::stats::KvmStats;
 use crate::kvm::vcpu::KvmVcpu;
 use crate::memory::{GuestMemory, MemoryRegion, RamLayout};
 use crate::vcpu::{BuildVcpu, VcpuError};
@@ -192,6 +193,15 @@ impl KvmVm {
         let cpuid = CpuidTemplate::new(cpuid.as_slice(), config.vcpus)?;
         let run_len = vm.run_size();
         Ok(Self { vm, _memory: booted.memory, entry: booted.entry, cpuid, run_len })
+    }
+
+    /// KVM's own counters of this VM.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not have them.
+    pub fn stats(&self) -> io::Result<KvmStats> {
+        KvmStats::of_vm(&self.vm)
     }
 }
 

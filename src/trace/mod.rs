@@ -3,3 +3,4 @@
 pub mod format;
 pub mod record;
 pub mod ring;
+pub mod summary;
