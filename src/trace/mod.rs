@@ -1,6 +1,8 @@
 //! VM-exit traces: the records (`record.rs`), where they are kept, and what is made of them.
 
+pub mod filter;
 pub mod format;
 pub mod record;
 pub mod ring;
 pub mod summary;
+pub mod symbols;

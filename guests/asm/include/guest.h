@@ -33,6 +33,10 @@
 #define RESET_8042_PORT 0x64    // OUT 0xfe: reset, exit code 16
 #define RESET_CF9_PORT  0xcf9   // OUT 0x06: reset, exit code 16
 
+// The ports that a trace of the guest listens to.
+#define TRACE_CONTROL   0x5e0   // OUT 1, 0: switch recording on, off; IN: 1 while it is on
+#define TRACE_MARKER    0x5e1   // OUT: a marker's name, byte by byte, then a NUL or newline
+
 // A port with nothing behind it.
 #define UNKNOWN_PORT    0x5a0
 
