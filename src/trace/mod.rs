@@ -2,6 +2,7 @@
 
 pub mod filter;
 pub mod format;
+pub mod html;
 pub mod record;
 pub mod ring;
 pub mod summary;
