@@ -13,6 +13,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use minivmm::config::VcpuCount;
 use minivmm::console::Output;
 use minivmm::devices::queue::{Busy, DeviceQueue, Serve};
 use minivmm::devices::serial::SerialPort;
@@ -21,6 +22,7 @@ use minivmm::devices::{COM1_BASE, DeviceSet, PostPolicy};
 use minivmm::exit::{Access, AddressSpace, Direction, PioAddr, PioExit, VcpuId, VmExit};
 use minivmm::irq::NullIrq;
 use minivmm::sync::Mutex;
+use minivmm::trace::tracer::{TraceSetup, Tracer};
 use minivmm::vcpu::registers::Registers;
 use minivmm::vcpu::runner::Runner;
 use minivmm::vcpu::state::VcpuControl;
@@ -111,8 +113,8 @@ fn through_queue(access: Access, threads: u32, each: u32) -> Result<Duration, Bo
         on_threads(threads, |vcpu| {
             for _ in 0..each {
                 let served = match access.direction {
-                    Direction::Write => queue.post(vcpu, access),
-                    Direction::Read => queue.call(vcpu, &access).map(drop),
+                    Direction::Write => queue.post(vcpu, access, &mut ()),
+                    Direction::Read => queue.call(vcpu, &access, &mut ()).map(drop),
                 };
                 assert_eq!(served, Ok(()));
             }
@@ -121,11 +123,14 @@ fn through_queue(access: Access, threads: u32, each: u32) -> Result<Duration, Bo
 }
 
 fn through_runner(access: Access, threads: u32, each: u32) -> Result<Duration, Box<dyn Error>> {
+    let tracer = Tracer::new(TraceSetup::default(), VcpuCount::new(threads)?);
+    let tracing: Vec<_> = (0..threads).map(|id| tracer.vcpu_tracing(VcpuId(id))).collect();
     with_device_thread(|queue, posting| {
         on_threads(threads, |id| {
             let control = VcpuControl::new();
             let vcpu = Scripted { exit: exit(&access), left: each, data: [b'x'] };
-            let end = Runner::new(id, vcpu, &control, queue, posting.clone()).run();
+            let tracing = tracing[id.index()].clone();
+            let end = Runner::new(id, vcpu, &control, queue, posting.clone(), tracing).run();
             assert!(matches!(end, VcpuEnd::Halted), "{end:?}");
         })
     })
@@ -145,7 +150,7 @@ fn with_device_thread(
     let queue = DeviceQueue::new(devices, QUEUE_CAPACITY);
     let control = DeviceControl::new();
     Ok(thread::scope(|scope| {
-        scope.spawn(|| DeviceThread::new(&queue, &control, Box::new(Discard), |_| {}).run());
+        scope.spawn(|| DeviceThread::new(&queue, &control, Box::new(Discard), |_| {}, None).run());
         let ran = body(&queue, &posting);
         control.drain();
         queue.rouse();

@@ -5,6 +5,8 @@
 //! What separates the two is the device protocol, the record of every exit, and the device
 //! thread, which takes its share of the CPUs.
 
+#[path = "support/pipe.rs"]
+mod pipe;
 mod support;
 #[path = "support/vm.rs"]
 mod vm;
@@ -17,6 +19,7 @@ use std::time::Duration;
 
 use minivmm::config::VmConfig;
 use minivmm::console::Output;
+use minivmm::trace::tracer::TraceSetup;
 use support::{Case, Options, Outcome};
 
 /// The guests, the exits of an iteration, and whether it sends a byte.
@@ -45,7 +48,7 @@ fn compare(options: Options, guest: &str, vcpus: u32, exits: u32, sends: bool) -
     let mut cases = vec![
         Case::new("inline", || Ok(per_exit(run_inline(config, bytes)?))),
         Case::new("minivmm", || {
-            let (ran, report) = vm::run_minivmm(config, Discard)?;
+            let (ran, report) = vm::run_minivmm(config, Discard, TraceSetup::default())?;
             assert_eq!(report.output.written, bytes);
             Ok(per_exit(ran))
         })
@@ -53,8 +56,8 @@ fn compare(options: Options, guest: &str, vcpus: u32, exits: u32, sends: bool) -
     ];
     if sends {
         cases.push(Case::new("minivmm, to a pipe", || {
-            let (pipe, reader) = vm::drained_pipe()?;
-            let (ran, _) = vm::run_minivmm(config, vm::ToPipe(pipe))?;
+            let (pipe, reader) = pipe::drained_pipe()?;
+            let (ran, _) = vm::run_minivmm(config, pipe::ToPipe(pipe), TraceSetup::default())?;
             assert_eq!(reader.join().unwrap_or(Ok(0))?, bytes);
             Ok(per_exit(ran))
         }));

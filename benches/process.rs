@@ -14,10 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use child::Running;
-use nix::sys::ptrace;
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::Pid;
+use child::{Running, peak_kib};
 use support::{Case, Options, Outcome};
 
 const GUEST: &str = "hello";
@@ -97,30 +94,6 @@ fn time(mut command: Command, vcpus: u32) -> Result<(Duration, Duration), Box<dy
 
 fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
-}
-
-/// Runs it; its VmHWM at its end. (wait4's ru_maxrss begins with the size of the parent.)
-fn peak_kib(mut command: Command) -> Result<f64, Box<dyn Error>> {
-    loop {
-        let program = Running::start(&mut command)?;
-        let pid = Pid::from_raw(i32::try_from(program.id())?);
-        // Stopped at its exit, it still has its memory.
-        let stops = ptrace::seize(pid, ptrace::Options::PTRACE_O_TRACEEXIT).is_ok()
-            && matches!(waitpid(pid, None)?, WaitStatus::PtraceEvent(..));
-        if stops {
-            let peak = vm_hwm(&fs::read_to_string(format!("/proc/{pid}/status"))?);
-            ptrace::detach(pid, None)?;
-            program.end()?;
-            return peak.ok_or("no VmHWM".into());
-        }
-        // It was over before we were there.
-        program.end()?;
-    }
-}
-
-fn vm_hwm(status: &str) -> Option<f64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
 /// Compiles `kvmtest.c` around the guest's image.

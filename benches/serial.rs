@@ -6,6 +6,8 @@
 //! the least that any thread other than the vCPU's own can do. Iterations are the bytes of all
 //! vCPUs together.
 
+#[path = "support/pipe.rs"]
+mod pipe;
 mod support;
 #[path = "support/vm.rs"]
 mod vm;
@@ -25,6 +27,7 @@ use minivmm::devices::thread::{DeviceControl, DeviceThread};
 use minivmm::devices::{COM1_BASE, DeviceSet};
 use minivmm::exit::{Access, AddressSpace, Direction, VcpuId};
 use minivmm::irq::NullIrq;
+use minivmm::trace::tracer::TraceSetup;
 use support::{Case, Options, Outcome};
 
 /// Far above the time after which the device thread goes to sleep for good.
@@ -55,8 +58,8 @@ fn throughput(options: Options, guest: &str, vcpus: u32) -> Outcome {
     let cases = vec![
         Case::new("inline, a write(2) a byte", || Ok(per_byte(inline(config, bytes)?))),
         Case::new("minivmm", || {
-            let (pipe, reader) = vm::drained_pipe()?;
-            let (ran, report) = vm::run_minivmm(config, vm::ToPipe(pipe))?;
+            let (pipe, reader) = pipe::drained_pipe()?;
+            let (ran, report) = vm::run_minivmm(config, pipe::ToPipe(pipe), TraceSetup::default())?;
             assert_eq!(reader.join().unwrap_or(Ok(0))?, u64::from(bytes));
             runs.set(runs.get() + 1);
             writes.set(writes.get() + report.output.writes);
@@ -72,7 +75,7 @@ fn throughput(options: Options, guest: &str, vcpus: u32) -> Outcome {
 }
 
 fn inline(config: &VmConfig, bytes: u32) -> Result<Duration, Box<dyn Error>> {
-    let (pipe, reader) = vm::drained_pipe()?;
+    let (pipe, reader) = pipe::drained_pipe()?;
     let ran = vm::run_inline(config, || {
         let mut pipe = &pipe;
         move |byte| {
@@ -97,8 +100,8 @@ fn latency(options: Options, state: &str, quiet: Duration) -> Outcome {
     let (woken_out, woken_in) = io::pipe()?;
     let (wake, stop) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
-        let output = Box::new(vm::ToPipe(minivmm_in));
-        scope.spawn(|| DeviceThread::new(&queue, &control, output, |_| {}).run());
+        let output = Box::new(pipe::ToPipe(minivmm_in));
+        scope.spawn(|| DeviceThread::new(&queue, &control, output, |_| {}, None).run());
         let woken = scope.spawn(|| write_when_woken(woken_in, &wake, &stop));
         let access = Access {
             space: AddressSpace::Pio,
@@ -130,7 +133,7 @@ fn latency(options: Options, state: &str, quiet: Duration) -> Outcome {
 }
 
 fn post(queue: &DeviceQueue<DeviceSet>, access: Access) {
-    assert_eq!(queue.post(VcpuId(0), access), Ok(()));
+    assert_eq!(queue.post(VcpuId(0), access, &mut ()), Ok(()));
 }
 
 /// After `quiet`, the microseconds from `send` to a byte at the end of the pipe.

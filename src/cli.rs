@@ -5,8 +5,10 @@
 //! thread. What a single value may be is in `config.rs`, with the defaults; here are the
 //! options' names, their help, and which of them go together.
 
+mod report;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -28,6 +30,8 @@ use crate::config::{
 };
 use crate::exit::Gpa;
 use crate::outcome::EXIT_CODES_HELP;
+use report::ReportArgs;
+pub use report::ReportJob;
 
 /// What the user wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +54,8 @@ pub enum Command {
     },
     /// Print a completion script; [`completions`] makes it.
     Completions(Shell),
+    /// Do something with traces that were written before.
+    Report(ReportJob),
 }
 
 /// Reads a command line, whose first argument is the name of the program.
@@ -61,18 +67,26 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    // No subcommand of `Cli`: clap would take a second word after a guest for a misspelt one. A
+    // guest of that name is `./report`.
+    if args.get(1).is_some_and(|arg| arg == report::NAME) {
+        return Ok(Command::Report(ReportArgs::try_parse_from(&args[1..])?.into_job()));
+    }
     Cli::try_parse_from(args)?.into_command()
 }
 
 /// The completion script for a shell, to be written to standard output.
 pub fn completions(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), env!("CARGO_PKG_NAME"), &mut script);
+    let mut command = Cli::command().subcommand(ReportArgs::command());
+    clap_complete::generate(shell, &mut command, env!("CARGO_PKG_NAME"), &mut script);
     script
 }
 
 const USAGE: &str = "minivmm [OPTIONS] <GUEST>
        minivmm [OPTIONS] --demo <NAME>
+       minivmm report [OPTIONS] <TRACE>
        minivmm --list-demos
        minivmm --export-demo <NAME> <FILE>
        minivmm --completions <SHELL>";
@@ -85,6 +99,9 @@ Examples:
                                               with an argument, for at most 10 seconds
   minivmm --serial file:out.txt --pin 0,2-3 guest.bin
                                               UART to a file, vCPU threads on CPUs 0, 2, 3
+  minivmm --stats --trace exits.mvt guest.bin
+                                              every exit to a file, a summary at the end
+  minivmm report exits.mvt --html page.html   the trace as a page to look at
 ";
 
 /// Run a bare-metal x86-64 guest on Linux KVM, each vCPU on its own thread.
@@ -168,6 +185,9 @@ struct Cli {
     #[arg(conflicts_with = "verbose")]
     quiet: u8,
 
+    #[command(flatten)]
+    trace: trace::TraceArgs,
+
     /// Print a completion script for a shell
     #[arg(long, help_heading = "Other", value_name = "SHELL")]
     completions: Option<Shell>,
@@ -200,6 +220,7 @@ impl Cli {
             timeout: self.timeout,
             serial: self.serial,
             pin: self.pin,
+            trace: self.trace.into_config(),
         };
         Ok(Command::Run { config, log_level: log_level(self.verbose, self.quiet) })
     }

@@ -13,6 +13,7 @@ mod register;
 mod serial;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ pub use number::{NumberError, parse_bits64, parse_u64};
 pub use pinning::{CpuList, CpuListError, Pinning};
 pub use register::{Register, UnknownRegister};
 pub use serial::{SerialConfig, SerialConfigError};
+pub use trace::{StatsFormat, TraceConfig, TraceDestination};
 
 /// Where a flat image goes unless the user says otherwise: the second page, which leaves the
 /// real-mode interrupt table in the first one alone.
@@ -56,6 +58,8 @@ pub struct VmConfig {
     pub serial: SerialConfig,
     /// Which host CPUs the vCPU threads are bound to.
     pub pin: Option<Pinning>,
+    /// What is recorded of the VM's exits.
+    pub trace: TraceConfig,
 }
 
 impl VmConfig {
@@ -73,6 +77,7 @@ impl VmConfig {
             timeout: None,
             serial: SerialConfig::default(),
             pin: None,
+            trace: TraceConfig::default(),
         }
     }
 }

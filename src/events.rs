@@ -11,6 +11,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::console::OutputReport;
 use crate::exit::VcpuId;
+use crate::trace::tracer::TraceEvent;
 use crate::vcpu::VcpuEnd;
 
 /// One report. The channel needs no bound: each thread sends a fixed number of them, and
@@ -25,6 +26,8 @@ pub enum Event {
     OutputFailed(io::Error),
     /// The device thread has come to its end; an error is the message of its panic.
     DevicesEnded(Result<OutputReport, String>),
+    /// What the writer of the trace reports.
+    Trace(TraceEvent),
     /// Somebody outside wants the VM to stop.
     StopRequested,
     /// The guest has made room for input.

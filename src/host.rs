@@ -37,13 +37,14 @@ impl Drop for Signals {
 /// How often a VM in the background looks whether its terminal has become its own.
 const BACKGROUND_LOOK: Duration = Duration::from_millis(500);
 
-const TAKEN: [Signal; 6] = [
+const TAKEN: [Signal; 7] = [
     Signal::SIGHUP,
     Signal::SIGINT,
     Signal::SIGQUIT,
     Signal::SIGTERM,
     Signal::SIGTSTP,
     Signal::SIGCONT,
+    Signal::SIGUSR1,
 ];
 
 impl Signals {
@@ -93,6 +94,8 @@ pub enum Wake {
     Quit,
     /// The deadline has passed.
     Deadline,
+    /// SIGUSR1: somebody wants to see the flight recorders.
+    Look,
 }
 
 impl Host {
@@ -122,8 +125,8 @@ impl Host {
                 return Ok(Wake::Deadline);
             };
             let ready = self.poll(events, queue, limit)?;
-            if let Some(signal) = ready.signal.then(|| self.take_signal()).flatten() {
-                return Ok(Wake::Signal(signal));
+            if let Some(wake) = ready.signal.then(|| self.take_signal()).flatten() {
+                return Ok(wake);
             }
             if ready.events {
                 events.silence();
@@ -186,12 +189,13 @@ impl Host {
     }
 
     /// Takes a signal; acts on those that only concern the terminal.
-    fn take_signal(&mut self) -> Option<EndSignal> {
+    fn take_signal(&mut self) -> Option<Wake> {
         match self.signals.as_ref()?.next()? {
-            Signal::SIGHUP => Some(EndSignal::Hangup),
-            Signal::SIGINT => Some(EndSignal::Interrupt),
-            Signal::SIGTERM => Some(EndSignal::Terminate),
-            Signal::SIGQUIT => Some(EndSignal::Quit),
+            Signal::SIGHUP => Some(Wake::Signal(EndSignal::Hangup)),
+            Signal::SIGINT => Some(Wake::Signal(EndSignal::Interrupt)),
+            Signal::SIGTERM => Some(Wake::Signal(EndSignal::Terminate)),
+            Signal::SIGQUIT => Some(Wake::Signal(EndSignal::Quit)),
+            Signal::SIGUSR1 => Some(Wake::Look),
             Signal::SIGTSTP => {
                 if let Some(terminal) = &self.terminal {
                     terminal.suspend();

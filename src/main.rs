@@ -8,12 +8,15 @@ use std::process;
 use log::LevelFilter;
 use minivmm::affinity;
 use minivmm::cli::{self, Command};
-use minivmm::config::{SerialConfig, VmConfig};
+use minivmm::config::{SerialConfig, StatsFormat, VmConfig};
 use minivmm::console::Console;
 use minivmm::host::{Host, Signals};
 use minivmm::kvm::kick;
 use minivmm::kvm::vm::{KVM_DEVICE, KvmVm};
 use minivmm::outcome::{ExitCode, VmOutcome};
+use minivmm::trace::summary::{Summary, TextOptions};
+use minivmm::trace::tracer::Tracer;
+use minivmm::trace::{report, setup};
 use minivmm::vmm::Vmm;
 use minivmm_guests::GUESTS;
 
@@ -55,6 +58,7 @@ fn execute(command: Command) -> Result<u8, Box<dyn Error>> {
         Command::ExportDemo { demo, path } => std::fs::write(&path, demo.image)
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?,
         Command::Completions(shell) => print_out(&cli::completions(shell))?,
+        Command::Report(job) => print_out(&report::run(&job)?)?,
     }
     Ok(ExitCode::Success as u8)
 }
@@ -66,7 +70,9 @@ fn run(config: &VmConfig) -> Result<u8, Box<dyn Error>> {
     affinity::allow_open_files(config.vcpus);
     kick::ignore_file_size_signal();
     let vm = KvmVm::new(Path::new(KVM_DEVICE), config)?;
-    let vmm = Vmm::new(vm, config.vcpus, cpu_for)?;
+    // Waits for the reader of a FIFO, which ^C ends, as below.
+    let tracer = Tracer::new(setup::open(config)?, config.vcpus);
+    let vmm = Vmm::new(vm, config.vcpus, cpu_for, tracer)?;
     // Signals are taken before the terminal's mode is changed, but after a FIFO was waited for,
     // which ^C ends.
     let waits = matches!(config.serial, SerialConfig::File(_));
@@ -89,7 +95,25 @@ fn run(config: &VmConfig) -> Result<u8, Box<dyn Error>> {
     if report.output.lost > 0 && !matches!(report.outcome, VmOutcome::OutputClosed) {
         say(&format!("{} bytes of the guest's output were not written", report.output.lost));
     }
+    if let (Some(stats), Some(format)) = (&report.stats, config.trace.stats) {
+        // If nobody takes it there is nobody left to tell.
+        let _ = print_stats(stats, format);
+    }
     Ok(report.outcome.exit_code())
+}
+
+fn print_stats(stats: &Summary, format: StatsFormat) -> io::Result<()> {
+    let report = stats.report();
+    let text = match format {
+        StatsFormat::Text => report.text(TextOptions::default()).to_string().into_bytes(),
+        StatsFormat::Json => {
+            let mut json = Vec::new();
+            report.write_json(&mut json)?;
+            json.push(b'\n');
+            json
+        }
+    };
+    io::stderr().write_all(&text)
 }
 
 fn start_logging(level: LevelFilter) {

@@ -22,7 +22,7 @@ pub enum ExitCode {
     Usage = 2,
     /// The host does not let us: KVM, memory, files, threads.
     Host = 4,
-    /// The guest's output could not be written.
+    /// The guest's output, or its trace, could not be written.
     Output = 6,
     /// A triple fault.
     TripleFault = 8,
@@ -57,7 +57,7 @@ Exit codes:
   (v << 1) | 1  the guest wrote v to port 0xf4
   2             usage error
   4             host error: KVM, memory, files, threads
-  6             output could not be written
+  6             output or trace could not be written
   8             triple fault
   10            VM entry failed
   12            KVM internal error, for example an emulation failure
@@ -116,6 +116,8 @@ pub enum VmOutcome {
     OutputClosed,
     /// The guest's output could not be written.
     OutputFailed(io::Error),
+    /// The trace could not be written, and was not to lose anything.
+    TraceFailed(io::Error),
     /// The host failed a vCPU.
     VcpuFailed {
         /// Which.
@@ -163,7 +165,7 @@ impl VmOutcome {
             Self::Signal(EndSignal::Quit) => ExitCode::Quit,
             Self::Signal(EndSignal::Terminate) => ExitCode::Terminated,
             Self::OutputClosed => ExitCode::OutputClosed,
-            Self::OutputFailed(_) => ExitCode::Output,
+            Self::OutputFailed(_) | Self::TraceFailed(_) => ExitCode::Output,
             Self::VcpuFailed { .. } | Self::SupervisorFailed(_) => ExitCode::Host,
             Self::VcpuPanicked { .. } | Self::DeviceThreadFailed(_) | Self::Stuck(_) => {
                 ExitCode::Thread
@@ -184,6 +186,7 @@ impl VmOutcome {
             Self::Fault { .. }
             | Self::TimedOut(_)
             | Self::OutputFailed(_)
+            | Self::TraceFailed(_)
             | Self::VcpuFailed { .. }
             | Self::VcpuPanicked { .. }
             | Self::DeviceThreadFailed(_)
@@ -230,6 +233,7 @@ impl fmt::Display for VmOutcome {
             Self::Stopped => write!(f, "stopped"),
             Self::OutputClosed => write!(f, "the reader of the guest's output closed it"),
             Self::OutputFailed(error) => write!(f, "cannot write the guest's output: {error}"),
+            Self::TraceFailed(error) => write!(f, "cannot write the trace: {error}"),
             Self::VcpuFailed { vcpu, error } => write!(f, "{vcpu}: {error}"),
             Self::VcpuPanicked { vcpu, message } => {
                 write!(f, "{vcpu}'s thread panicked: {message}")

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::console::OutputReport;
 use crate::outcome::VmOutcome;
-use crate::trace::ring::ExitRecord;
+use crate::trace::record::Record;
+use crate::trace::summary::Summary;
 use crate::vcpu::registers::Registers;
 
 /// A finished run.
@@ -20,6 +21,8 @@ pub struct VmReport {
     pub vcpus: Vec<VcpuReport>,
     /// What became of the guest's output.
     pub output: OutputReport,
+    /// The statistics, if they were kept.
+    pub stats: Option<Box<Summary>>,
 }
 
 /// What is known of one vCPU at the end.
@@ -28,7 +31,7 @@ pub struct VcpuReport {
     /// How many exits it had.
     pub count: u64,
     /// The last of them, oldest first.
-    pub exits: Vec<ExitRecord>,
+    pub exits: Vec<Record>,
     /// Its registers when it was stopped.
     pub registers: Option<Box<Registers>>,
 }
@@ -82,7 +85,8 @@ fn write_vcpu(f: &mut fmt::Formatter<'_>, index: usize, vcpu: &VcpuReport) -> fm
     write_exits(f, &vcpu.exits)
 }
 
-fn count_of(exits: u64) -> String {
+/// A number of exits, in words.
+pub fn count_of(exits: u64) -> String {
     match exits {
         0 => "no exits".into(),
         1 => "1 exit".into(),
@@ -90,13 +94,16 @@ fn count_of(exits: u64) -> String {
     }
 }
 
-/// One line an exit; equal ones in a row are one line with their number.
-fn write_exits(f: &mut fmt::Formatter<'_>, exits: &[ExitRecord]) -> fmt::Result {
-    let same =
-        |a: &ExitRecord, b: &ExitRecord| (a.exit, a.data, a.handler) == (b.exit, b.data, b.handler);
-    for run in exits.chunk_by(same) {
-        let Some(first) = run.first() else { continue };
-        write!(f, "  #{:<6} {first}", first.sequence)?;
+/// One line an exit, with the time since the trace's epoch; equal ones in a row are one line with
+/// their number.
+pub fn write_exits(f: &mut dyn fmt::Write, exits: &[Record]) -> fmt::Result {
+    let what = |record: &Record| record.exit().map(|exit| (exit.exit, exit.data, exit.handling));
+    for run in exits.chunk_by(|a, b| what(a) == what(b)) {
+        let Some((first, exit)) = run.first().and_then(|first| Some((first, first.exit()?))) else {
+            continue;
+        };
+        let (us, ns) = (first.time / 1000, first.time % 1000);
+        write!(f, "  #{:<6} {us:>8}.{ns:03}us {exit}", exit.sequence)?;
         if run.len() > 1 {
             write!(f, "  ({} times)", run.len())?;
         }
@@ -108,15 +115,19 @@ fn write_exits(f: &mut fmt::Formatter<'_>, exits: &[ExitRecord]) -> fmt::Result 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exit::VcpuId;
     use crate::exit::{Direction, PioAddr, PioExit, VmExit};
-    use crate::trace::ring::Handler;
+    use crate::trace::record::{Event, ExitEvent, Handling, Source};
 
     #[test]
     fn equal_exits_in_a_row_are_one_line() {
         let out = |sequence, data| {
             let pio =
                 PioExit { port: PioAddr(0x3f8), direction: Direction::Write, size: 1, count: 1 };
-            ExitRecord { sequence, exit: VmExit::Pio(pio), data, handler: Handler::Posted }
+            let (rip, guest, handling) = (None, 0, Handling::Posted { enqueue: 0 });
+            let exit = ExitEvent { sequence, exit: VmExit::Pio(pio), data, rip, guest, handling };
+            let source = Source::Vcpu(VcpuId(0));
+            Record { time: 1_000 * sequence + 5, source, event: Event::Exit(exit) }
         };
         let report = VmReport {
             outcome: VmOutcome::AllHalted,
@@ -131,12 +142,13 @@ mod tests {
                 VcpuReport { count: 0, exits: vec![], registers: None },
             ],
             output: OutputReport::default(),
+            stats: None,
         };
         assert_eq!(
             report.details().to_string(),
             "vCPU 0: 103 exits\n  \
-             #100    io-out port=0x3f8 size=1 count=1 data=0x61 handler=posted  (2 times)\n  \
-             #102    io-out port=0x3f8 size=1 count=1 data=0x62 handler=posted\n\
+             #100         100.005us io-out port=0x3f8 size=1 count=1 data=0x61 handler=posted  (2 times)\n  \
+             #102         102.005us io-out port=0x3f8 size=1 count=1 data=0x62 handler=posted\n\
              vCPU 1 to 2: no exits\n"
         );
     }

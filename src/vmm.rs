@@ -6,14 +6,13 @@
 //! reads the output, the supervisor for all of them. For the supervisor ended vCPU threads wait,
 //! at the exit gate, and those at a start gate that will not open; it sees to both on every path.
 
+mod end;
 mod verdict;
 
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-
-use crossbeam_channel::RecvTimeoutError;
 
 use crate::bus::BusError;
 use crate::config::VcpuCount;
@@ -28,7 +27,9 @@ use crate::host::{Host, Wake};
 use crate::irq::NullIrq;
 use crate::kvm::{kick, slice};
 use crate::outcome::VmOutcome;
-use crate::report::{VcpuReport, VmReport};
+use crate::report::VmReport;
+use crate::trace::record::Source;
+use crate::trace::tracer::{RecorderMaker, TraceEvent, Tracer};
 use crate::vcpu::handle::{Shared, VcpuSeat, panic_message, vcpu_life};
 use crate::vcpu::registers::Registers;
 use crate::vcpu::state::{Gate, StartGate, VcpuControl};
@@ -37,15 +38,13 @@ use verdict::Verdict;
 
 /// Accesses that may be on their way to the devices at once.
 const QUEUE_CAPACITY: usize = 1024;
+/// The line of the serial port.
+const COM1_IRQ: u32 = 4;
 /// Bytes of input that wait in memory for the guest.
 const INPUT_LIMIT: usize = 4096;
 /// How long a thread may take to stop before it counts as stuck. Stopping takes microseconds;
 /// this is for a host that is very busy.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
-/// How long the host has to take the last output once the VM was ended from outside.
-const OUTPUT_GRACE: Duration = Duration::from_millis(300);
-/// The distance of the signals that get the device thread out of a write that does not end.
-const INTERRUPT_PERIOD: Duration = Duration::from_millis(2);
 
 /// Why there is no VM to run.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +67,9 @@ pub struct Vmm<B> {
     device_control: Arc<DeviceControl>,
     device_thread: Option<JoinHandle<()>>,
     output: Option<OutputReport>,
+    tracer: Tracer,
+    /// How the trace's writer has ended.
+    trace_end: Option<io::Result<()>>,
     /// When the guest started.
     started: Option<Instant>,
     /// Somebody outside wants an end, be it decided already or not.
@@ -105,7 +107,7 @@ impl StopHandle {
 
 impl<B: BuildVcpu + 'static> Vmm<B> {
     /// A VM of `vcpus` vCPUs that `builder` makes, the thread of each bound to the host CPU
-    /// that `cpu_for` gives.
+    /// that `cpu_for` gives. `tracer` records what it does.
     ///
     /// # Errors
     ///
@@ -114,9 +116,11 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         builder: B,
         vcpus: VcpuCount,
         cpu_for: impl Fn(VcpuId) -> Option<usize>,
+        tracer: Tracer,
     ) -> Result<Self, VmmError> {
         let (sender, events) = events::channel().map_err(VmmError::Events)?;
-        let devices = DeviceSet::new(SerialPort::new(Box::new(NullIrq), INPUT_LIMIT))?;
+        let irq = tracer.irq_line(COM1_IRQ, Box::new(NullIrq));
+        let devices = DeviceSet::new(SerialPort::new(irq, INPUT_LIMIT))?;
         let posting = devices.post_policy();
         let vcpus: Vec<_> = (0..vcpus.get()).map(|id| Vcpu::new(cpu_for(VcpuId(id)))).collect();
         let queue = DeviceQueue::new(devices, QUEUE_CAPACITY);
@@ -134,6 +138,8 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
             device_control: Arc::default(),
             device_thread: None,
             output: None,
+            tracer,
+            trace_end: None,
             started: None,
             stop_requested: false,
             events,
@@ -163,6 +169,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         let ran = self.started.map_or(Duration::ZERO, |started| started.elapsed());
         self.stop_vcpus(&mut verdict);
         self.finish_output(host, limit, &mut verdict);
+        self.finish_trace(host, &mut verdict);
         // Before the VM and its memory go, which takes time.
         host.terminal = None;
         self.join(verdict, ran)
@@ -171,12 +178,17 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
     /// Starts all threads; the vCPUs' start the guest when all of them are ready. What fails is in
     /// the verdict.
     fn start(&mut self, output: Box<dyn Output>, verdict: &mut Verdict) {
+        if let Err(error) = self.start_trace_writer() {
+            verdict.consider(VmOutcome::TraceFailed(error));
+            return;
+        }
         for (id, vcpu) in (0..).map(VcpuId).zip(&mut self.vcpus) {
             let seat = VcpuSeat {
                 id,
                 cpu: vcpu.cpu,
                 control: Arc::clone(&vcpu.control),
                 events: self.sender.clone(),
+                tracing: self.tracer.vcpu_tracing(id),
             };
             let life = vcpu_life(Arc::clone(&self.shared), seat);
             match (self.spawn)(format!("vcpu{}", id.0), Box::new(life)) {
@@ -207,15 +219,23 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         let shared = Arc::clone(&self.shared);
         let control = Arc::clone(&self.device_control);
         let events = self.sender.clone();
+        let recorders = self.tracer.recorders(Source::Devices);
         let life = move || {
             let serve = std::panic::AssertUnwindSafe(|| {
                 let on_event = |event| events.send(event);
-                DeviceThread::new(&shared.queue, &control, output, on_event).run()
+                let recorder = recorders.as_ref().map(RecorderMaker::make);
+                DeviceThread::new(&shared.queue, &control, output, on_event, recorder).run()
             });
             let end = std::panic::catch_unwind(serve);
             events.send(Event::DevicesEnded(end.map_err(|payload| panic_message(&*payload))));
         };
         (self.spawn)("devices".into(), Box::new(life))
+    }
+
+    fn start_trace_writer(&mut self) -> io::Result<()> {
+        let (spawn, events) = (self.spawn, self.sender.clone());
+        let on_event = move |event| events.send(Event::Trace(event));
+        self.tracer.start_writer(|body| spawn("trace".into(), body), on_event)
     }
 
     /// Waits for the first terminal event.
@@ -233,6 +253,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
                 Ok(Wake::Events) => {}
                 Ok(Wake::Signal(signal)) => verdict.consider(VmOutcome::Signal(signal)),
                 Ok(Wake::Quit) => verdict.consider(VmOutcome::Quit),
+                Ok(Wake::Look) => self.show_flight_recorders(),
                 Ok(Wake::Deadline) => {
                     verdict.consider(VmOutcome::TimedOut(limit.unwrap_or_default()));
                 }
@@ -265,6 +286,10 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
                 self.output = Some(OutputReport::default());
                 verdict.consider_output(VmOutcome::DeviceThreadFailed(message));
             }
+            Event::Trace(TraceEvent::Failed(error)) => {
+                verdict.consider_output(VmOutcome::TraceFailed(error));
+            }
+            Event::Trace(TraceEvent::Ended(end)) => self.trace_end = Some(end),
             Event::StopRequested => {
                 self.stop_requested = true;
                 verdict.consider(VmOutcome::Stopped);
@@ -296,137 +321,11 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
             }
         }
     }
-
-    /// Stops all vCPUs: every one is told before any is waited for.
-    fn stop_vcpus(&mut self, verdict: &mut Verdict) {
-        self.shared.start.abort();
-        self.shared.queue.close();
-        for vcpu in &self.vcpus {
-            vcpu.control.stop();
-        }
-        let deadline = Instant::now() + self.stop_limit;
-        verdict.decided = verdict.outcome.is_some();
-        while self.running > 0 {
-            match self.events.events().recv_deadline(deadline) {
-                Ok(event) => self.note(event, verdict),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    verdict.outcome = Some(VmOutcome::Stuck(self.stuck_vcpus()));
-                    return;
-                }
-            }
-        }
-    }
-
-    fn stuck_vcpus(&self) -> Vec<String> {
-        let stuck = |(id, vcpu): (u32, &Vcpu)| {
-            let exits = vcpu.control.exits.last();
-            let last = exits.last().map_or("none".into(), ToString::to_string);
-            vcpu.is_running().then(|| format!("{} (last exit: {last})", VcpuId(id)))
-        };
-        (0..).zip(&self.vcpus).filter_map(stuck).collect()
-    }
-
-    /// Lets the device thread write the last output and end. It waits for the reader as long as
-    /// the outcome allows, and for a short grace from when somebody outside wants an end.
-    fn finish_output(&mut self, host: &mut Host, limit: Option<Duration>, verdict: &mut Verdict) {
-        if self.device_thread.is_none() {
-            return;
-        }
-        self.device_control.drain();
-        self.shared.queue.rouse();
-        let grace = || Instant::now() + OUTPUT_GRACE;
-        let mut until = self.deadline(limit).map(|deadline| deadline.max(grace()));
-        let mut hurry = false;
-        let mut cut_short = None;
-        self.stop_requested |= !verdict.outcome.as_ref().is_some_and(VmOutcome::waits_for_reader);
-        self.note_queued(verdict);
-        while self.output.is_none() {
-            if self.stop_requested && !hurry {
-                hurry = true;
-                until = Some(grace());
-            }
-            match host.wait(&self.events, &self.shared.queue, until) {
-                Ok(Wake::Events) => self.note_queued(verdict),
-                Ok(wake) => {
-                    cut_short = cut_short.or(cutting_short(wake));
-                    if hurry || wake == Wake::Deadline {
-                        break;
-                    }
-                    self.stop_requested = true;
-                }
-                Err(_) => break,
-            }
-        }
-        self.device_control.abandon();
-        let give_up = Instant::now() + self.stop_limit;
-        while self.output.is_none() && Instant::now() < give_up {
-            // A signal that comes just before the thread enters write(2) is missed, so it is
-            // sent again until the thread has reported.
-            self.shared.queue.rouse();
-            if let Some(thread) = &self.device_thread {
-                let _ = kick::interrupt(thread);
-            }
-            if let Ok(event) = self.events.events().recv_timeout(INTERRUPT_PERIOD) {
-                self.note(event, verdict);
-            }
-        }
-        if let Some(outcome) = cut_short
-            && self.output.is_some_and(|output| output.lost > 0)
-        {
-            verdict.consider_output(outcome);
-        }
-    }
-
-    /// Joins every thread that has reported its end, and reports.
-    fn join(mut self, verdict: Verdict, ran: Duration) -> VmReport {
-        let mut outcome = verdict.outcome.unwrap_or(VmOutcome::Stopped);
-        self.shared.exit.open(());
-        let output = self.output.unwrap_or_default();
-        if let Some(thread) = self.device_thread.take() {
-            if self.output.is_some() {
-                let _ = thread.join();
-            } else {
-                outcome = VmOutcome::Stuck(vec!["the device thread".into()]);
-            }
-        }
-        let vcpus = self.vcpus.into_iter().map(Vcpu::finish).collect();
-        let written = self.device_control.written();
-        VmReport { outcome, ran, vcpus, output: OutputReport { written, ..output } }
-    }
 }
 
 impl Vcpu {
     fn new(cpu: Option<usize>) -> Self {
         Self { cpu, control: Arc::default(), thread: None, ended: false, registers: None }
-    }
-
-    /// Whether it has a thread that has not reported its end.
-    fn is_running(&self) -> bool {
-        self.thread.is_some() && !self.ended
-    }
-
-    fn finish(self) -> VcpuReport {
-        if let Some(thread) = self.thread
-            && self.ended
-        {
-            // Its panic, if any, is in the verdict already.
-            let _ = thread.join();
-        }
-        let exits = self.control.exits.last();
-        VcpuReport { count: self.control.exits.count(), exits, registers: self.registers }
-    }
-}
-
-/// What became of a run whose output was not waited for to its end, because of `wake`.
-fn cutting_short(wake: Wake) -> Option<VmOutcome> {
-    match wake {
-        Wake::Events => None,
-        Wake::Signal(signal) => Some(VmOutcome::Signal(signal)),
-        Wake::Quit => Some(VmOutcome::Quit),
-        Wake::Deadline => {
-            let why = "its reader did not take it within the time-out";
-            Some(VmOutcome::OutputFailed(io::Error::new(io::ErrorKind::TimedOut, why)))
-        }
     }
 }
 

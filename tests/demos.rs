@@ -419,8 +419,9 @@ mod truth {
             .assert_says("rdi 000000000000abcd")
             .assert_says("idt base 0 limit 0")
             .assert_says("vCPU 0: 2 exits\n")
-            .assert_says("  #0      io-out port=0x3f8 size=1 count=1 data=0x34 handler=posted\n")
-            .assert_says("  #1      shutdown handler=run-loop\n");
+            .assert_says("  #0 ")
+            .assert_says("us io-out port=0x3f8 size=1 count=1 data=0x34 handler=posted\n")
+            .assert_says("us shutdown handler=run-loop\n");
     }
 
     /// What a host makes of an instruction that some KVM back ends cannot emulate: the guest

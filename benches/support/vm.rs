@@ -5,11 +5,11 @@
 
 use std::any::Any;
 use std::error::Error;
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Barrier};
-use std::thread::{self, JoinHandle, ScopedJoinHandle};
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
@@ -27,6 +27,7 @@ use minivmm::kvm::vm::{KVM_DEVICE, KvmVm};
 use minivmm::outcome::VmOutcome;
 use minivmm::report::VmReport;
 use minivmm::sync::Mutex;
+use minivmm::trace::tracer::{TraceSetup, Tracer};
 use minivmm::vcpu::registers::Registers;
 use minivmm::vcpu::{BuildVcpu, Kick, VcpuError, VcpuRun};
 use minivmm::vmm::Vmm;
@@ -48,15 +49,18 @@ pub fn config(demo: &str, vcpus: u32, iterations: u32) -> Result<VmConfig, Box<d
     Ok(config)
 }
 
-/// Runs the guest under minivmm until all its vCPUs have halted; how long that took.
+/// Runs the guest under minivmm until all its vCPUs have halted, tracing what `setup` says; how
+/// long that took.
 pub fn run_minivmm(
     config: &VmConfig,
     output: impl Output + 'static,
+    setup: TraceSetup,
 ) -> Result<(Duration, VmReport), Box<dyn Error>> {
     let vm = KvmVm::new(Path::new(KVM_DEVICE), config)?;
     let times = Arc::new(Mutex::new(Vec::new()));
     let builder = TimedVm { vm, times: Arc::clone(&times) };
-    let vmm = Vmm::new(builder, config.vcpus, affinity::plan(Some(&Pinning::Auto))?)?;
+    let tracer = Tracer::new(setup, config.vcpus);
+    let vmm = Vmm::new(builder, config.vcpus, affinity::plan(Some(&Pinning::Auto))?, tracer)?;
     let report = vmm.run(Box::new(output), &mut Host::default(), None);
     match report.outcome {
         VmOutcome::AllHalted => Ok((span(&times.lock()), report)),
@@ -160,6 +164,10 @@ impl VcpuRun for TimedVcpu {
         self.vcpu.data()
     }
 
+    fn rip(&mut self) -> Option<u64> {
+        self.vcpu.rip()
+    }
+
     fn registers(&mut self) -> Option<Box<Registers>> {
         self.vcpu.registers()
     }
@@ -213,31 +221,5 @@ impl BareVm {
         vcpu.set_sregs(&sregs)?;
         vcpu.set_regs(&to_kvm_regs(&state.regs))?;
         Ok(vcpu)
-    }
-}
-
-/// An output that is a pipe.
-pub struct ToPipe(pub PipeWriter);
-
-impl Output for ToPipe {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-}
-
-/// A pipe with a thread that reads it to its end, and comes back with the number of bytes.
-pub fn drained_pipe() -> io::Result<(PipeWriter, JoinHandle<io::Result<u64>>)> {
-    let (reader, writer) = io::pipe()?;
-    Ok((writer, thread::spawn(move || drain(reader))))
-}
-
-fn drain(mut pipe: PipeReader) -> io::Result<u64> {
-    let mut buffer = vec![0; 64 << 10];
-    let mut total = 0;
-    loop {
-        match pipe.read(&mut buffer)? {
-            0 => return Ok(total),
-            count => total += u64::try_from(count).unwrap_or(u64::MAX),
-        }
     }
 }

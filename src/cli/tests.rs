@@ -3,7 +3,9 @@
 use std::os::unix::ffi::OsStrExt;
 
 use super::*;
-use crate::config::CpuList;
+use crate::config::{CpuList, StatsFormat, TraceConfig, TraceDestination};
+use crate::trace::format::TraceFormat;
+use crate::trace::stream::WhenFull;
 
 /// Splits at spaces: no argument here has one.
 fn parse_line(line: &str) -> Result<Command, clap::Error> {
@@ -262,11 +264,11 @@ fn every_example_in_the_help_works() {
     for line in EXAMPLES.lines() {
         if let Some(line) = line.strip_prefix("  minivmm ") {
             let arguments = line.split("  ").next().unwrap_or_default();
-            run_of(arguments);
+            parse_line(arguments).unwrap();
             examples += 1;
         }
     }
-    assert_eq!(examples, 4);
+    assert_eq!(examples, 6);
 }
 
 #[test]
@@ -277,5 +279,59 @@ fn completions_name_every_option() {
             let name = option.get_long().unwrap();
             assert!(script.contains(name), "no --{name} for {shell}");
         }
+    }
+}
+
+#[test]
+fn what_is_traced() {
+    let trace = |line: &str| run_of(line).0.trace;
+    assert_eq!(trace("g"), TraceConfig::default());
+    let full = trace("g --trace a.csv --trace-full drop --trace-filter vcpu=1 --trace-rip --stats");
+    assert_eq!(full.destination, Some(TraceDestination::File("a.csv".into())));
+    assert_eq!(full.format(), TraceFormat::Csv);
+    assert_eq!(full.when_full, Some(WhenFull::Drop));
+    assert_eq!(full.filter.to_string(), "vcpu=1");
+    assert_eq!((full.needs_rip(), full.stats), (true, Some(StatsFormat::Text)));
+    assert_eq!(trace("g --stats=json").stats, Some(StatsFormat::Json));
+    assert!(trace("g --symbols elf").needs_rip());
+    assert!(trace("g --trace a --trace-filter rip=0x1000").needs_rip());
+    let formats = [
+        ("-", TraceFormat::Text),
+        ("a", TraceFormat::Binary),
+        ("a.mvt", TraceFormat::Binary),
+        ("a.jsonl", TraceFormat::Jsonl),
+        ("a.json", TraceFormat::Perfetto),
+        ("a.log", TraceFormat::Text),
+        ("a.mvt --trace-format csv", TraceFormat::Csv),
+    ];
+    for (file, format) in formats {
+        assert_eq!(trace(&format!("g --trace {file}")).format(), format, "{file}");
+    }
+    assert_eq!(trace("g --trace -").destination, Some(TraceDestination::Stderr));
+    assert_eq!(trace("g --trace ./-").destination, Some(TraceDestination::File("./-".into())));
+}
+
+#[test]
+fn what_is_reported() {
+    let job = |line: &str| match parse_line(line) {
+        Ok(Command::Report(job)) => job,
+        other => panic!("{line:?} gave {other:?}"),
+    };
+    let (trace, symbols) = (PathBuf::from("t.mvt"), None);
+    let summary = ReportJob::Summary { trace: trace.clone(), symbols: symbols.clone(), json: true };
+    assert_eq!(job("report t.mvt --json"), summary);
+    let page = ReportJob::Html { trace: trace.clone(), symbols: symbols.clone(), page: "p".into() };
+    assert_eq!(job("report t.mvt --html p"), page);
+    let (file, format) = ("a.json".into(), TraceFormat::Perfetto);
+    assert_eq!(
+        job("report t.mvt --export a.json"),
+        ReportJob::Export { trace, symbols, file, format }
+    );
+    let diff = ReportJob::Diff { before: "a".into(), after: "b".into(), json: false };
+    assert_eq!(job("report --diff a b"), diff);
+    for line in ["report", "report a b", "report a --diff b c", "report a --html b --export c"] {
+        let refused = error_of(line);
+        assert!(refused.use_stderr(), "{line}");
+        assert!(refused.to_string().contains("minivmm report"), "{refused}");
     }
 }

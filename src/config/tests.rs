@@ -258,6 +258,7 @@ fn the_defaults_of_a_file() {
         timeout: None,
         serial: SerialConfig::Stdio,
         pin: None,
+        trace: TraceConfig::default(),
     };
     assert_eq!(config, expected);
 }

@@ -11,7 +11,7 @@
 //!
 //! Lock order: `devices` is the only lock here, and nothing that can block on the host
 //! happens while it is held. Runs on the vCPU threads (`post`, `call`) and on the device
-//! thread (`round`, `nap`, `sleep`).
+//! thread (`round`, `nap`, `sleep`). Whoever serves may have a [`Watch`] look on, for a trace.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -49,16 +49,81 @@ pub struct Busy;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
 
-/// A posted access.
+/// A posted access, in the channel or served from it.
 #[derive(Clone, Copy, Debug)]
-struct Request {
-    vcpu: VcpuId,
-    access: Access,
+pub struct Posted {
+    /// Whose it is.
+    pub vcpu: VcpuId,
+    /// The access.
+    pub access: Access,
+    /// What its vCPU's [`Watch`] has put on it.
+    pub ticket: Ticket,
+}
+
+/// Where a posted access comes from, for those who watch it being served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ticket {
+    /// The number of the exit.
+    pub sequence: u64,
+    /// When the exit happened, by the watch's clock.
+    pub entered: u64,
+}
+
+/// Told what its thread serves: a trace, or `()`, which costs nothing. All but `now` and `ticket`
+/// is called with the devices held, and so must not wait for anything.
+pub trait Watch {
+    /// The time in nanoseconds; 0 if it does not matter.
+    fn now(&self) -> u64;
+
+    /// What to put on the accesses that this thread posts.
+    fn ticket(&self) -> Ticket;
+
+    /// A posted access, be it this thread's or another's, was served from `began` to now.
+    fn served(&mut self, posted: &Posted, began: u64);
+
+    /// The thread begins to serve an access that it did not post.
+    fn serving(&mut self);
+}
+
+impl Watch for () {
+    fn now(&self) -> u64 {
+        0
+    }
+
+    fn ticket(&self) -> Ticket {
+        Ticket::default()
+    }
+
+    fn served(&mut self, _: &Posted, _: u64) {}
+
+    fn serving(&mut self) {}
+}
+
+impl<W: Watch> Watch for Option<Box<W>> {
+    fn now(&self) -> u64 {
+        self.as_ref().map_or(0, |watch| watch.now())
+    }
+
+    fn ticket(&self) -> Ticket {
+        self.as_ref().map_or_else(Ticket::default, |watch| watch.ticket())
+    }
+
+    fn served(&mut self, posted: &Posted, began: u64) {
+        if let Some(watch) = self {
+            watch.served(posted, began);
+        }
+    }
+
+    fn serving(&mut self) {
+        if let Some(watch) = self {
+            watch.serving();
+        }
+    }
 }
 
 /// The channel, the devices behind it, and the device thread's bed.
 pub struct DeviceQueue<S: Serve> {
-    requests: Sender<Request>,
+    requests: Sender<Posted>,
     devices: Mutex<Devices<S>>,
     /// Waited on, with `devices`, by vCPUs whose way a busy device bars.
     room: Condvar,
@@ -66,18 +131,32 @@ pub struct DeviceQueue<S: Serve> {
     /// channel by the two fences in [`wake_idle`](Self::wake_idle) and [`sleep`](Self::sleep).
     idle: AtomicBool,
     bed: Parker,
+    /// How often it was woken from there. For statistics only, and so not for the model checker.
+    wakes: std::sync::atomic::AtomicU64,
+}
+
+/// What a queue counts, for statistics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueCounts {
+    /// The most accesses that one look of the device thread, or one vCPU that helped, served.
+    pub deepest: u64,
+    /// How often a vCPU served others first, to get to its own access.
+    pub helps: u64,
+    /// How often the device thread was woken from its long sleep.
+    pub wakes: u64,
 }
 
 /// What the mutex guards.
 struct Devices<S: Serve> {
-    requests: Receiver<Request>,
+    requests: Receiver<Posted>,
     /// Taken from the channel but refused by a busy device: first in line.
-    held: Option<Request>,
+    held: Option<Posted>,
     /// Posted accesses of vCPUs that were stopped while the channel was full, at most one
     /// each: last in line.
-    late: VecDeque<Request>,
+    late: VecDeque<Posted>,
     /// Posted accesses served so far, by whomever.
     posted: u64,
+    counts: QueueCounts,
     /// Nobody may wait for room any more.
     closed: bool,
     server: S,
@@ -91,13 +170,17 @@ enum Step {
 
 impl<S: Serve> Devices<S> {
     /// Serves the access that is first in line.
-    fn step(&mut self) -> Step {
+    fn step(&mut self, watch: &mut impl Watch) -> Step {
         let next = self.held.take().or_else(|| self.requests.try_recv().ok());
         let Some(request) = next.or_else(|| self.late.pop_front()) else {
             return Step::Empty;
         };
+        let began = watch.now();
         match self.server.serve(request.vcpu, &request.access) {
-            Ok(_) => self.posted += 1,
+            Ok(_) => {
+                self.posted += 1;
+                watch.served(&request, began);
+            }
             Err(Busy) => {
                 self.held = Some(request);
                 return Step::Held;
@@ -111,15 +194,16 @@ impl<S: Serve> Devices<S> {
     ///
     /// Invariant: what entered the channel before the caller took the devices is counted, since
     /// nobody's view of the channel is older than what happened before.
-    fn end_of_line(&self) -> u64 {
-        let in_line = self.requests.len() + usize::from(self.held.is_some());
-        self.posted + in_line as u64
+    fn end_of_line(&mut self) -> u64 {
+        let in_line = (self.requests.len() + usize::from(self.held.is_some())) as u64;
+        self.counts.deepest = self.counts.deepest.max(in_line);
+        self.posted + in_line
     }
 
     /// Serves up to [`BATCH`] accesses; `Served` means that there may be more.
-    fn batch(&mut self) -> Step {
+    fn batch(&mut self, watch: &mut impl Watch) -> Step {
         for _ in 0..BATCH {
-            match self.step() {
+            match self.step(watch) {
                 Step::Served => {}
                 stopped => return stopped,
             }
@@ -139,12 +223,14 @@ impl<S: Serve> DeviceQueue<S> {
                 held: None,
                 late: VecDeque::new(),
                 posted: 0,
+                counts: QueueCounts::default(),
                 closed: false,
                 server,
             }),
             room: Condvar::new(),
             idle: AtomicBool::new(false),
             bed: Parker::default(),
+            wakes: Default::default(),
         }
     }
 
@@ -155,8 +241,8 @@ impl<S: Serve> DeviceQueue<S> {
     ///
     /// [`Closed`] if the VM is stopping and there was no room; the access is not lost, it is
     /// served after all that is in the channel.
-    pub fn post(&self, vcpu: VcpuId, access: Access) -> Result<(), Closed> {
-        let entered = self.enter(Request { vcpu, access });
+    pub fn post(&self, vcpu: VcpuId, access: Access, watch: &mut impl Watch) -> Result<(), Closed> {
+        let entered = self.enter(Posted { vcpu, access, ticket: watch.ticket() }, watch);
         self.wake_idle();
         entered
     }
@@ -167,10 +253,16 @@ impl<S: Serve> DeviceQueue<S> {
     /// # Errors
     ///
     /// [`Closed`] if the VM is stopping and a busy device bars the way; the access is not served.
-    pub fn call(&self, vcpu: VcpuId, access: &Access) -> Result<S::Reply, Closed> {
+    pub fn call(
+        &self,
+        vcpu: VcpuId,
+        access: &Access,
+        watch: &mut impl Watch,
+    ) -> Result<S::Reply, Closed> {
         let mut devices = self.devices.lock();
-        self.serve_line(&mut devices)?;
+        self.serve_line(&mut devices, watch)?;
         let reply = loop {
+            watch.serving();
             match devices.server.serve(vcpu, access) {
                 Ok(reply) => break reply,
                 Err(Busy) => self.wait_for_room(&mut devices)?,
@@ -182,10 +274,15 @@ impl<S: Serve> DeviceQueue<S> {
 
     /// Serves what is in line now, and not what others enter meanwhile: it ends, however fast
     /// they post.
-    fn serve_line(&self, devices: &mut MutexGuard<'_, Devices<S>>) -> Result<(), Closed> {
+    fn serve_line(
+        &self,
+        devices: &mut MutexGuard<'_, Devices<S>>,
+        watch: &mut impl Watch,
+    ) -> Result<(), Closed> {
         let end = devices.end_of_line();
+        devices.counts.helps += u64::from(devices.posted < end);
         while devices.posted < end {
-            match devices.step() {
+            match devices.step(watch) {
                 Step::Served => {}
                 Step::Held => self.wait_for_room(devices)?,
                 // While we waited a device panicked over one of them, which is not counted.
@@ -196,14 +293,14 @@ impl<S: Serve> DeviceQueue<S> {
     }
 
     /// Puts `request` into the channel, making room if there is none.
-    fn enter(&self, mut request: Request) -> Result<(), Closed> {
+    fn enter(&self, mut request: Posted, watch: &mut impl Watch) -> Result<(), Closed> {
         loop {
             match self.requests.try_send(request) {
                 Ok(()) => return Ok(()),
                 Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => request = back,
             }
             let mut devices = self.devices.lock();
-            while let Step::Held = devices.batch() {
+            while let Step::Held = devices.batch(watch) {
                 if let Err(closed) = self.wait_for_room(&mut devices) {
                     devices.late.push_back(request);
                     return Err(closed);
@@ -248,8 +345,15 @@ impl<S: Serve> DeviceQueue<S> {
 
     fn wake(&self) {
         if self.idle.swap(false, Ordering::Relaxed) {
+            self.wakes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             self.bed.unpark();
         }
+    }
+
+    /// What has been counted so far.
+    pub fn counts(&self) -> QueueCounts {
+        let wakes = self.wakes.load(std::sync::atomic::Ordering::Relaxed);
+        QueueCounts { wakes, ..self.devices.lock().counts }
     }
 
     /// Runs `f` on the devices, with no access served first: for what comes from the host's
@@ -279,13 +383,16 @@ impl<S: Serve> DeviceQueue<S> {
 
     /// One round of the device thread: serves what is in the channel, then runs `f` on the
     /// devices, which may make room, and lets those who wait for it try again.
-    pub fn round<R>(&self, f: impl FnOnce(&mut S) -> R) -> Round<R> {
+    pub fn round<R>(&self, watch: &mut impl Watch, f: impl FnOnce(&mut S) -> R) -> Round<R> {
         // A flood must not keep `f` from its turn, hence a bound on the batches.
+        let mut before = None;
         for _ in 0..BATCH {
             let mut devices = self.devices.lock();
-            if let Step::Served = devices.batch() {
+            let before = *before.get_or_insert(devices.posted);
+            if let Step::Served = devices.batch(watch) {
                 continue;
             }
+            devices.counts.deepest = devices.counts.deepest.max(devices.posted - before);
             return self.finish_round(&mut devices, f);
         }
         self.finish_round(&mut self.devices.lock(), f)

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use crate::console::{Output, OutputReport};
 use crate::devices::DeviceSet;
-use crate::devices::queue::{DeviceQueue, Round};
+use crate::devices::queue::{DeviceQueue, Round, Watch};
 use crate::events::Event;
+use crate::trace::recorder::Recorder;
 
 /// The first nap after work was found.
 const NAP_MIN: Duration = Duration::from_micros(200);
@@ -96,6 +97,7 @@ pub struct DeviceThread<'a> {
     control: &'a DeviceControl,
     output: Box<dyn Output>,
     on_event: Box<dyn FnMut(Event) + 'a>,
+    recorder: Option<Box<Recorder>>,
     /// Output failed: from then on it is only counted.
     failed: bool,
     lost: u64,
@@ -141,18 +143,20 @@ struct Found {
 
 impl<'a> DeviceThread<'a> {
     /// A thread that writes to `output` and tells `on_event` if that fails, and when the guest
-    /// has made room for input that waits.
+    /// has made room for input that waits. `recorder` records what it does.
     pub fn new(
         queue: &'a DeviceQueue<DeviceSet>,
         control: &'a DeviceControl,
         output: Box<dyn Output>,
         on_event: impl FnMut(Event) + 'a,
+        recorder: Option<Box<Recorder>>,
     ) -> Self {
         Self {
             queue,
             control,
             output,
             on_event: Box::new(on_event),
+            recorder,
             failed: false,
             lost: 0,
             batch: Vec::new(),
@@ -217,10 +221,10 @@ impl<'a> DeviceThread<'a> {
     /// Serves what is there, writes the output if it is due (or `at_once`), logs what is to be
     /// logged.
     fn round(&mut self, at_once: bool) -> Round<Found> {
-        let Self { queue, pacing, batch, .. } = self;
+        let Self { queue, pacing, batch, recorder, .. } = self;
         let mut notices = Vec::new();
         let mut input_room = false;
-        let round = queue.round(|devices| {
+        let round = queue.round(recorder, |devices| {
             let len = devices.com1().output_len();
             let due = pacing.is_due(len, Instant::now()) || (at_once && len > 0);
             if due {
@@ -232,6 +236,9 @@ impl<'a> DeviceThread<'a> {
             Found { output_left: devices.com1().output_len() > 0, timer: devices.tick() }
         });
         self.pacing.posted = round.posted;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.flush();
+        }
         if input_room {
             (self.on_event)(Event::InputRoom);
         }
@@ -246,11 +253,15 @@ impl<'a> DeviceThread<'a> {
     fn write_batch(&mut self) {
         let mut start = 0;
         while start < self.batch.len() && !self.failed && !self.control.reached(Phase::Abandon) {
+            let began = self.recorder.now();
             match self.output.write(&self.batch[start..]) {
                 Ok(count) => {
                     start += count;
-                    self.control.written.fetch_add(to_u64(count), Ordering::Relaxed);
+                    let before = self.control.written.fetch_add(to_u64(count), Ordering::Relaxed);
                     self.control.writes.fetch_add(1, Ordering::Relaxed);
+                    if let Some(recorder) = &mut self.recorder {
+                        recorder.output(began, before, count);
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {

@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use kvm_bindings::{kvm_run, kvm_run__bindgen_ty_1};
+use kvm_bindings::{KVM_SYNC_X86_REGS, kvm_run, kvm_run__bindgen_ty_1};
 use kvm_ioctls::VcpuFd;
 
 /// The part of `kvm_run` that says more about an exit; which member counts, its reason says.
@@ -76,6 +76,29 @@ impl RunMap {
         // `self`. The kernel writes these fields only in KVM_RUN, which the caller is not in; the
         // references do not cover `immediate_exit`.
         unsafe { ((*run).exit_reason, &(*run).__bindgen_anon_1) }
+    }
+
+    /// Has KVM_RUN store the general registers in `kvm_run` at every exit (KVM API document,
+    /// section 5, KVM_CAP_SYNC_REGS). For the vCPU's own thread, outside KVM_RUN.
+    pub fn sync_registers(&self) {
+        // SAFETY: the field is inside the mapping, aligned as in `kvm_run`; the kernel reads it
+        // only in KVM_RUN, and nothing of ours refers to it.
+        let valid = unsafe { self.base.add(offset_of!(kvm_run, kvm_valid_regs)).cast::<u64>() };
+        // SAFETY: as above.
+        unsafe { valid.write(u64::from(KVM_SYNC_X86_REGS)) };
+    }
+
+    /// RIP at the last exit, if [`sync_registers`](Self::sync_registers) was asked for. For the
+    /// vCPU's own thread.
+    pub fn synced_rip(&self) -> Option<u64> {
+        let run = self.base.cast::<kvm_run>().as_ptr();
+        // SAFETY: the mapping holds a whole `kvm_run` and lives as long as `self`; the kernel
+        // writes these fields only in KVM_RUN, which the vCPU's thread is not in.
+        unsafe {
+            let asked = (*run).kvm_valid_regs & u64::from(KVM_SYNC_X86_REGS) != 0;
+            // The union has one member for each architecture's registers and its padding.
+            asked.then(|| (*run).s.regs.regs.rip)
+        }
     }
 
     /// The `len` bytes at `offset`; none if they are not all inside.

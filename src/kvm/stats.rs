@@ -78,6 +78,14 @@ impl KvmStats {
     }
 }
 
+/// What `stats` count; nothing on a kernel that does not have them, which is said once.
+pub fn counted(stats: io::Result<KvmStats>) -> Vec<(String, u64)> {
+    stats.and_then(|stats| stats.read()).unwrap_or_else(|error| {
+        log::info!(target: "minivmm::kvm", "no counters of KVM's own: {error}");
+        Vec::new()
+    })
+}
+
 /// Fills in some bytes from an offset, or fails.
 type ReadAt<'a> = &'a dyn Fn(&mut [u8], u64) -> io::Result<()>;
 

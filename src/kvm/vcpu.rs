@@ -19,7 +19,7 @@ use kvm_ioctls::VcpuFd;
 use crate::exit::{Direction, Gpa, InsnBytes, MmioExit, PioAddr, PioExit, VmExit};
 use crate::kvm::kick::KvmKick;
 use crate::kvm::run_map::{Detail, RunMap};
-use crate::kvm::stats::KvmStats;
+use crate::kvm::stats::{self, KvmStats};
 use crate::vcpu::registers::{Registers, Segment};
 use crate::vcpu::{Kick, VcpuRun};
 
@@ -98,6 +98,10 @@ impl VcpuRun for KvmVcpu {
         unsafe { self.run.data(offset, len) }
     }
 
+    fn rip(&mut self) -> Option<u64> {
+        self.run.synced_rip()
+    }
+
     fn registers(&mut self) -> Option<Box<Registers>> {
         let regs = self.fd.get_regs().ok()?;
         let sregs = self.fd.get_sregs().ok()?;
@@ -107,6 +111,10 @@ impl VcpuRun for KvmVcpu {
             return None;
         }
         Some(Box::new(to_registers(&regs, &sregs)))
+    }
+
+    fn kernel_stats(&mut self) -> Vec<(String, u64)> {
+        stats::counted(self.stats())
     }
 
     fn kicker(&mut self) -> Box<dyn Kick> {

@@ -15,7 +15,7 @@ use crate::exit::{Gpa, VcpuId};
 use crate::kvm::cpuid::{self, CpuidError, CpuidTemplate};
 use crate::kvm::entry::{apply_sregs, to_kvm_regs};
 use crate::kvm::run_map::RunMap;
-use crate::kvm::stats::KvmStats;
+use crate::kvm::stats::{self, KvmStats};
 use crate::kvm::vcpu::KvmVcpu;
 use crate::memory::{GuestMemory, MemoryRegion, RamLayout};
 use crate::vcpu::{BuildVcpu, VcpuError};
@@ -129,7 +129,7 @@ fn failed(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> KvmError {
 ///
 /// A [`KvmError`] that says what to do.
 fn open(path: &Path) -> Result<Kvm, KvmError> {
-    let name = path.display().to_string();
+    let name = name_of(path);
     let c_path = CString::new(path.as_os_str().as_bytes())
         .map_err(|error| KvmError::Open { path: name.clone(), source: error.into() })?;
     let kvm = Kvm::new_with_path(c_path).map_err(|error| open_error(&name, error.errno()))?;
@@ -140,6 +140,10 @@ fn open(path: &Path) -> Result<Kvm, KvmError> {
         return Err(KvmError::Lacks { path: name, capability, since });
     }
     Ok(kvm)
+}
+
+fn name_of(path: &Path) -> String {
+    path.display().to_string()
 }
 
 fn open_error(path: &str, errno: i32) -> KvmError {
@@ -171,6 +175,8 @@ pub struct KvmVm {
     cpuid: CpuidTemplate,
     /// KVM_GET_VCPU_MMAP_SIZE.
     run_len: usize,
+    /// vCPUs are to show RIP at every exit.
+    sync_rip: bool,
 }
 
 impl KvmVm {
@@ -192,7 +198,12 @@ impl KvmVm {
         vm.set_tss_address(TSS_ADDRESS).map_err(failed("KVM_SET_TSS_ADDR"))?;
         let cpuid = CpuidTemplate::new(cpuid.as_slice(), config.vcpus)?;
         let run_len = vm.run_size();
-        Ok(Self { vm, _memory: booted.memory, entry: booted.entry, cpuid, run_len })
+        let sync_rip = config.trace.needs_rip();
+        if sync_rip && !kvm.check_extension(Cap::SyncRegs) {
+            let (path, capability, since) = (name_of(path), "KVM_CAP_SYNC_REGS", "4.17");
+            return Err(KvmError::Lacks { path, capability, since });
+        }
+        Ok(Self { vm, _memory: booted.memory, entry: booted.entry, cpuid, run_len, sync_rip })
     }
 
     /// KVM's own counters of this VM.
@@ -255,6 +266,10 @@ fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), KvmError> {
 impl BuildVcpu for KvmVm {
     type Vcpu = KvmVcpu;
 
+    fn kernel_stats(&self) -> Vec<(String, u64)> {
+        stats::counted(self.stats())
+    }
+
     fn build(&self, id: VcpuId) -> Result<KvmVcpu, VcpuError> {
         let setup = |what: &'static str| {
             move |error: kvm_ioctls::Error| VcpuError::Setup {
@@ -271,6 +286,9 @@ impl BuildVcpu for KvmVm {
         fd.set_regs(&to_kvm_regs(&state.regs)).map_err(setup("KVM_SET_REGS"))?;
         let run = RunMap::new(&fd, self.run_len)
             .map_err(|source| VcpuError::Setup { what: "mapping kvm_run", source })?;
+        if self.sync_rip {
+            run.sync_registers();
+        }
         Ok(KvmVcpu::new(fd, run))
     }
 }

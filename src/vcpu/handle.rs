@@ -13,6 +13,7 @@ use crate::devices::queue::DeviceQueue;
 use crate::devices::{DeviceSet, PostPolicy};
 use crate::events::{Event, EventSender};
 use crate::exit::VcpuId;
+use crate::trace::tracer::VcpuTracing;
 use crate::vcpu::runner::Runner;
 use crate::vcpu::state::{Gate, StartCommand, StartGate, VcpuControl};
 use crate::vcpu::{BuildVcpu, VcpuEnd, VcpuError, VcpuRun};
@@ -46,6 +47,8 @@ pub struct VcpuSeat {
     pub control: Arc<VcpuControl>,
     /// Where it reports.
     pub events: EventSender,
+    /// What it records with.
+    pub tracing: VcpuTracing,
 }
 
 /// What the thread of one vCPU does, from its first instruction to its last.
@@ -66,7 +69,8 @@ fn live<B: BuildVcpu>(shared: &Shared<B>, seat: &VcpuSeat) -> (VcpuEnd, Option<B
         Err(error) => return (VcpuEnd::Failed { error, registers: None }, None),
     };
     let posting = shared.posting.clone();
-    let mut runner = Runner::new(seat.id, vcpu, &seat.control, &shared.queue, posting);
+    let tracing = seat.tracing.clone();
+    let mut runner = Runner::new(seat.id, vcpu, &seat.control, &shared.queue, posting, tracing);
     // Declared after the vCPU and so dropped before it, on a panic too.
     let published = seat.control.publish(runner.vcpu().kicker());
     let ready = Instant::now();

@@ -32,8 +32,18 @@ pub trait VcpuRun {
     /// is to read; `size * count` of them.
     fn data(&mut self) -> &mut [u8];
 
+    /// RIP at the last exit, if the vCPU was made so that it is known; costs no call.
+    fn rip(&mut self) -> Option<u64> {
+        None
+    }
+
     /// The registers, where the host still has them.
     fn registers(&mut self) -> Option<Box<Registers>>;
+
+    /// The host kernel's own counters about it, by the kernel's names.
+    fn kernel_stats(&mut self) -> Vec<(String, u64)> {
+        Vec::new()
+    }
 
     /// What makes this vCPU leave the guest, for the thread that calls this.
     fn kicker(&mut self) -> Box<dyn Kick>;
@@ -57,6 +67,11 @@ pub trait BuildVcpu: Send + Sync {
     ///
     /// The host refuses; the text says what and why.
     fn build(&self, id: VcpuId) -> Result<Self::Vcpu, VcpuError>;
+
+    /// The host kernel's own counters about the VM, by the kernel's names.
+    fn kernel_stats(&self) -> Vec<(String, u64)> {
+        Vec::new()
+    }
 }
 
 /// A vCPU that the host cannot make or run.

@@ -3,15 +3,22 @@
 
 use log::{Level, log_enabled, trace};
 
-use crate::devices::queue::{Closed, DeviceQueue};
+use crate::devices::queue::{Closed, DeviceQueue, Watch};
 use crate::devices::{DeviceSet, GuestEnd, PostPolicy, Reply};
-use crate::exit::{Access, AddressSpace, Direction, VcpuId, VmExit};
-use crate::trace::ring::{ExitRecord, Handler};
+use crate::exit::{Access, AddressSpace, Direction, PioAddr, PioExit, VcpuId, VmExit};
+use crate::trace::record::{Event, ExitEvent, Handling, Record, Source, saturate};
+use crate::trace::recorder::Recorder;
+use crate::trace::tracer::VcpuTracing;
 use crate::vcpu::state::VcpuControl;
 use crate::vcpu::{VcpuEnd, VcpuError, VcpuRun};
 
 /// The log target of the line that each exit gives at trace level.
 const EXIT_TARGET: &str = "minivmm::exit";
+
+/// The ports by which a guest steers its own trace (docs/guest-abi.md). They are the run loop's
+/// and no device's, since what they do is about this vCPU's exits, in their order.
+const TRACE_CONTROL: PioAddr = PioAddr(0x5e0);
+const TRACE_MARKER: PioAddr = PioAddr(0x5e1);
 
 /// KVM_SYSTEM_EVENT_SHUTDOWN and KVM_SYSTEM_EVENT_RESET.
 const SYSTEM_EVENT_SHUTDOWN: u32 = 1;
@@ -25,6 +32,10 @@ pub struct Runner<'a, V> {
     control: &'a VcpuControl,
     queue: &'a DeviceQueue<DeviceSet>,
     posting: PostPolicy,
+    tracing: VcpuTracing,
+    recorder: Option<Box<Recorder>>,
+    /// The number of the next exit.
+    sequence: u64,
 }
 
 /// Why the loop ends, before the registers are added.
@@ -42,15 +53,17 @@ impl From<Closed> for Stop {
 }
 
 impl<'a, V: VcpuRun> Runner<'a, V> {
-    /// A run loop for `vcpu`, which is vCPU `id`.
+    /// A run loop for `vcpu`, which is vCPU `id`. To be called on the vCPU's thread.
     pub fn new(
         id: VcpuId,
         vcpu: V,
         control: &'a VcpuControl,
         queue: &'a DeviceQueue<DeviceSet>,
         posting: PostPolicy,
+        tracing: VcpuTracing,
     ) -> Self {
-        Self { id, vcpu, control, queue, posting }
+        let recorder = tracing.recorder();
+        Self { id, vcpu, control, queue, posting, tracing, recorder, sequence: 0 }
     }
 
     /// The vCPU.
@@ -65,7 +78,20 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
 
     /// Runs the vCPU until it ends or is stopped.
     pub fn run(&mut self) -> VcpuEnd {
+        self.note(Event::Start);
+        let end = self.run_to_end();
+        self.note(if matches!(end, VcpuEnd::Halted) { Event::Halt } else { Event::Stop });
+        if let Some(recorder) = &mut self.recorder
+            && recorder.keeps_stats()
+        {
+            recorder.note_kernel_stats(self.vcpu.kernel_stats());
+        }
+        end
+    }
+
+    fn run_to_end(&mut self) -> VcpuEnd {
         while !self.control.stop_requested() {
+            let entered = self.recorder.now();
             let exit = match self.vcpu.run() {
                 Ok(exit) => exit,
                 Err(error) => {
@@ -73,11 +99,17 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
                     return VcpuEnd::Failed { error: VcpuError::Run(error), registers };
                 }
             };
-            if let Err(stop) = self.handle(&exit) {
+            if let Err(stop) = self.handle(&exit, entered) {
                 return self.end(stop, exit);
             }
         }
         VcpuEnd::Stopped { registers: self.vcpu.registers() }
+    }
+
+    fn note(&mut self, event: Event) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.note(event);
+        }
     }
 
     fn end(&mut self, stop: Stop, exit: VmExit) -> VcpuEnd {
@@ -91,24 +123,70 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
 
     /// Acts on one exit and records it: as pending while it is handled, so that a thread that
     /// gets stuck has its last exit on record, then with what came of it.
-    fn handle(&mut self, exit: &VmExit) -> Result<(), Stop> {
-        // What a read returns is not known yet.
-        let data = if exit.is_read() { 0 } else { self.first_data(exit) };
-        self.control.exits.begin(exit, data);
-        let result = self.act(exit);
-        let handler = *result.as_ref().unwrap_or(&Handler::RunLoop);
-        let data = self.first_data(exit);
-        self.control.exits.finish(exit, data, handler);
-        if log_enabled!(target: EXIT_TARGET, Level::Trace) {
-            let sequence = self.control.exits.count() - 1;
-            let record = ExitRecord { sequence, exit: *exit, data, handler };
-            trace!(target: EXIT_TARGET, "vcpu={} seq={sequence} {record}", self.id.0);
+    fn handle(&mut self, exit: &VmExit, entered: u64) -> Result<(), Stop> {
+        let time = self.tracing.stamp();
+        let pending = self.pending(exit, time.saturating_sub(entered));
+        let record = |event| Record { time, source: Source::Vcpu(self.id), event };
+        if self.tracing.flight() {
+            self.control.exits.begin(&record(Event::Exit(pending)));
         }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.begin(self.sequence, time);
+        }
+        let result = self.act(exit);
+        let handling = *result.as_ref().unwrap_or(&Handling::RunLoop);
+        let handling = self.timed(handling, time);
+        let event = ExitEvent { data: self.first_data(exit), handling, ..pending };
+        let record = Record { time, source: Source::Vcpu(self.id), event: Event::Exit(event) };
+        if self.tracing.flight() {
+            self.control.exits.finish(&record);
+        }
+        if log_enabled!(target: EXIT_TARGET, Level::Trace) {
+            trace!(target: EXIT_TARGET, "vcpu={} seq={} {event}", self.id.0, self.sequence);
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.exit(&record);
+        }
+        self.sequence += 1;
         result.map(drop)
     }
 
-    fn act(&mut self, exit: &VmExit) -> Result<Handler, Stop> {
+    /// The event of an exit that is about to be handled.
+    fn pending(&mut self, exit: &VmExit, guest: u64) -> ExitEvent {
+        let (guest, rip) = match &self.recorder {
+            Some(recorder) if recorder.wants_rip() => (guest, self.vcpu.rip()),
+            Some(_) => (guest, None),
+            None => (0, None),
+        };
+        // What a read returns is not known yet.
+        let data = if exit.is_read() { 0 } else { self.first_data(exit) };
+        let handling = Handling::Pending;
+        ExitEvent { sequence: self.sequence, exit: *exit, data, rip, guest, handling }
+    }
+
+    /// `handling` with the times of its parts, if anybody wants to know.
+    fn timed(&mut self, handling: Handling, exited: u64) -> Handling {
+        let Some(recorder) = &mut self.recorder else { return handling };
+        match handling {
+            Handling::Pending | Handling::RunLoop => handling,
+            Handling::Posted { .. } => {
+                let enqueue = recorder.now().saturating_sub(exited);
+                Handling::Posted { enqueue: saturate(enqueue) }
+            }
+            Handling::Served { .. } => {
+                let (served, service) = recorder.take_service();
+                let wait = served.saturating_sub(exited).saturating_sub(service);
+                Handling::Served { wait: saturate(wait), service: saturate(service) }
+            }
+        }
+    }
+
+    fn act(&mut self, exit: &VmExit) -> Result<Handling, Stop> {
         match *exit {
+            VmExit::Pio(pio @ PioExit { port: TRACE_CONTROL | TRACE_MARKER, size: 1, .. }) => {
+                self.access_trace_port(pio);
+                Ok(Handling::RunLoop)
+            }
             VmExit::Pio(pio) => {
                 let access = Access {
                     space: AddressSpace::Pio,
@@ -129,7 +207,7 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
                 };
                 self.access_each(access)
             }
-            VmExit::Interrupted | VmExit::SetTpr => Ok(Handler::RunLoop),
+            VmExit::Interrupted | VmExit::SetTpr => Ok(Handling::RunLoop),
             VmExit::Hlt => Err(Stop::Halted),
             VmExit::SystemEvent { kind: SYSTEM_EVENT_SHUTDOWN } => {
                 Err(Stop::Guest(GuestEnd::PowerOff))
@@ -145,28 +223,43 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
 
     /// Hands the elements of an exit to the devices one by one: a `rep outs` of n elements is
     /// n accesses, as it is on a bus. Reports how the last was handled.
-    fn access_each(&mut self, access: Access) -> Result<Handler, Stop> {
-        let mut handler = Handler::RunLoop;
-        for element in self.vcpu.data().chunks_exact_mut(usize::from(access.size).max(1)) {
-            handler = match access.direction {
-                Direction::Write => {
-                    let access = Access { data: from_bytes(element), ..access };
-                    if self.posting.may_post(&access) {
-                        self.queue.post(self.id, access)?;
-                        Handler::Posted
-                    } else {
-                        call(self.queue, self.id, &access)?;
-                        Handler::Served
-                    }
+    fn access_each(&mut self, access: Access) -> Result<Handling, Stop> {
+        let Self { id, vcpu, queue, posting, recorder, .. } = self;
+        let mut handling = Handling::RunLoop;
+        for element in vcpu.data().chunks_exact_mut(usize::from(access.size).max(1)) {
+            if access.direction == Direction::Write {
+                let access = Access { data: from_bytes(element), ..access };
+                if posting.may_post(&access) {
+                    queue.post(*id, access, recorder)?;
+                    handling = Handling::Posted { enqueue: 0 };
+                } else {
+                    call(queue, *id, &access, recorder)?;
+                    handling = Handling::Served { wait: 0, service: 0 };
                 }
-                Direction::Read => {
-                    let value = call(self.queue, self.id, &access)?.to_le_bytes();
-                    element.copy_from_slice(&value[..element.len()]);
-                    Handler::Served
-                }
-            };
+            } else {
+                let value = call(queue, *id, &access, recorder)?.to_le_bytes();
+                element.copy_from_slice(&value[..element.len()]);
+                handling = Handling::Served { wait: 0, service: 0 };
+            }
         }
-        Ok(handler)
+        Ok(handling)
+    }
+
+    /// The trace's own ports. Without a trace they read 0 and ignore what is written.
+    fn access_trace_port(&mut self, pio: PioExit) {
+        let Self { vcpu, recorder, .. } = self;
+        for byte in vcpu.data() {
+            match (pio.direction, &mut *recorder) {
+                (Direction::Read, recorder) => {
+                    *byte = recorder.as_ref().map_or(0, |recorder| recorder.status());
+                }
+                (Direction::Write, Some(recorder)) if pio.port == TRACE_CONTROL => {
+                    recorder.control(*byte);
+                }
+                (Direction::Write, Some(recorder)) => recorder.marker(*byte),
+                (Direction::Write, None) => {}
+            }
+        }
     }
 
     /// The first bytes of an exit's data, for the record.
@@ -178,8 +271,17 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
     }
 }
 
-fn call(queue: &DeviceQueue<DeviceSet>, id: VcpuId, access: &Access) -> Result<u64, Stop> {
-    match queue.call(id, access)? {
+fn call(
+    queue: &DeviceQueue<DeviceSet>,
+    id: VcpuId,
+    access: &Access,
+    recorder: &mut Option<Box<Recorder>>,
+) -> Result<u64, Stop> {
+    let reply = queue.call(id, access, recorder)?;
+    if let Some(recorder) = recorder {
+        recorder.served_own();
+    }
+    match reply {
         Reply::Value(value) => Ok(value),
         Reply::End(end) => Err(Stop::Guest(end)),
     }

@@ -8,7 +8,6 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Condvar, Mutex};
 
 use crate::devices::COM1_BASE;
@@ -30,8 +29,6 @@ pub(crate) enum Step {
     Exit(VmExit),
     /// Runs until it is kicked.
     Spin,
-    /// Does not leave the guest, kick or not, until the sender is gone.
-    Deaf(Receiver<()>),
     /// No exit: something that the test does here; a panic, for one.
     Do(Box<dyn FnOnce() + Send>),
     /// KVM_RUN fails.
@@ -144,10 +141,6 @@ impl ScriptedVcpu {
                 self.kicks.wait();
                 VmExit::Interrupted
             }
-            Step::Deaf(released) => {
-                let _ = released.recv();
-                VmExit::Interrupted
-            }
             Step::Do(_) => unreachable!("no exit"),
             Step::Fail(kind) => return Err(kind.into()),
         })
@@ -186,6 +179,14 @@ impl VcpuRun for ScriptedVcpu {
 
     fn data(&mut self) -> &mut [u8] {
         &mut self.data
+    }
+
+    fn kernel_stats(&mut self) -> Vec<(String, u64)> {
+        vec![("exits".into(), self.registers.rip)]
+    }
+
+    fn rip(&mut self) -> Option<u64> {
+        Some(self.registers.rip)
     }
 
     fn registers(&mut self) -> Option<Box<Registers>> {

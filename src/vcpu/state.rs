@@ -12,7 +12,7 @@
 use std::{fmt, mem};
 
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering, Parker};
-use crate::trace::ring::ExitRing;
+use crate::trace::flight::FlightRecorder;
 use crate::vcpu::Kick;
 
 /// A gate at which threads wait until they are told how to go on.
@@ -135,13 +135,17 @@ pub struct VcpuControl {
     /// and its thread outlive it.
     kicker: Mutex<Option<Box<dyn Kick>>>,
     /// Its last exits.
-    pub exits: ExitRing,
+    pub exits: FlightRecorder,
 }
 
 impl VcpuControl {
     /// A vCPU that is not to stop and cannot be kicked yet.
     pub fn new() -> Self {
-        Self { stop: AtomicBool::new(false), kicker: Mutex::new(None), exits: ExitRing::new() }
+        Self {
+            stop: AtomicBool::new(false),
+            kicker: Mutex::new(None),
+            exits: FlightRecorder::default(),
+        }
     }
 
     /// Asks the vCPU to stop and makes it leave the guest.

@@ -12,6 +12,7 @@ use std::sync::{Mutex, Weak, mpsc};
 use super::*;
 use crate::console::Output;
 use crate::testing::{wait_until, watched};
+use crate::trace::tracer::TraceSetup;
 use crate::vcpu::scripted::{Log, Maker, ScriptedVcpu, Scripts, Step};
 
 /// A VM that has not run.
@@ -48,7 +49,8 @@ impl TestVm {
     fn with_makers(makers: Vec<Maker>) -> Self {
         let token = Arc::default();
         let count = VcpuCount::new(makers.len().try_into().unwrap()).unwrap();
-        let vmm = Vmm::new(Scripts::new(makers, &token), count, |_| None).unwrap();
+        let tracer = Tracer::new(TraceSetup::default(), count);
+        let vmm = Vmm::new(Scripts::new(makers, &token), count, |_| None, tracer).unwrap();
         Self { vmm, logs: Vec::new(), token }
     }
 

@@ -6,12 +6,14 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use loom::thread::{self, JoinHandle};
+use minivmm::config::VcpuCount;
 use minivmm::devices::DeviceSet;
 use minivmm::devices::queue::DeviceQueue;
 use minivmm::devices::serial::SerialPort;
 use minivmm::exit::{VcpuId, VmExit};
 use minivmm::irq::NullIrq;
 use minivmm::sync::{AtomicBool, Condvar, Mutex, Ordering};
+use minivmm::trace::tracer::{TraceSetup, Tracer};
 use minivmm::vcpu::registers::Registers;
 use minivmm::vcpu::runner::Runner;
 use minivmm::vcpu::state::VcpuControl;
@@ -151,8 +153,11 @@ fn start(control: &Arc<VcpuControl>, machine: &Arc<Machine>, halts: bool) -> Joi
         let devices = DeviceSet::new(SerialPort::new(Box::new(NullIrq), 0)).unwrap();
         let posting = devices.post_policy();
         let queue = DeviceQueue::new(devices, 1);
+        let setup = TraceSetup { no_flight_recorder: true, ..TraceSetup::default() };
         let vcpu = ModelVcpu { machine: Arc::clone(&machine), halts };
-        let mut runner = Runner::new(VcpuId(0), vcpu, &control, &queue, posting);
+        let tracer = Tracer::new(setup, VcpuCount::default());
+        let tracing = tracer.vcpu_tracing(VcpuId(0));
+        let mut runner = Runner::new(VcpuId(0), vcpu, &control, &queue, posting, tracing);
         // By hand, because nothing of loom's may be used while a found deadlock unwinds.
         let published = ManuallyDrop::new(control.publish(runner.vcpu().kicker()));
         let end = runner.run();

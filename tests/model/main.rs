@@ -16,3 +16,4 @@ mod properties;
 mod queue;
 mod ring;
 mod sketch;
+mod stream;

@@ -10,15 +10,15 @@ use crate::properties::{self, Log, Protocol, Seen};
 
 impl Protocol for DeviceQueue<Log> {
     fn post(&self, vcpu: VcpuId, access: Access) -> Result<(), Closed> {
-        self.post(vcpu, access)
+        self.post(vcpu, access, &mut ())
     }
 
     fn call(&self, vcpu: VcpuId, access: &Access) -> Result<Seen, Closed> {
-        self.call(vcpu, access)
+        self.call(vcpu, access, &mut ())
     }
 
     fn round<R>(&self, f: impl FnOnce(&mut Log) -> R) -> Round<R> {
-        self.round(f)
+        self.round(&mut (), f)
     }
 
     fn sleep(&self, look: impl FnOnce() -> bool) {
@@ -155,16 +155,16 @@ struct Fenceless {
 
 impl Protocol for Fenceless {
     fn post(&self, vcpu: VcpuId, access: Access) -> Result<(), Closed> {
-        let post = || self.queue.post(vcpu, access);
+        let post = || self.queue.post(vcpu, access, &mut ());
         if self.side == Side::Post { without_fences(post) } else { post() }
     }
 
     fn call(&self, vcpu: VcpuId, access: &Access) -> Result<Seen, Closed> {
-        self.queue.call(vcpu, access)
+        self.queue.call(vcpu, access, &mut ())
     }
 
     fn round<R>(&self, f: impl FnOnce(&mut Log) -> R) -> Round<R> {
-        self.queue.round(f)
+        self.queue.round(&mut (), f)
     }
 
     fn sleep(&self, look: impl FnOnce() -> bool) {

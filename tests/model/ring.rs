@@ -1,46 +1,38 @@
-//! The ring of recent exits, with its one writer and a reader: every word is a load that may
-//! return an old value.
+//! The flight recorder's ring, with its one writer and a reader: every word is a load that may
+//! return an old value. Two values of two words show what sixteen of eight would.
 
 use std::sync::Arc;
 
 use loom::thread::{self, JoinHandle};
-use minivmm::exit::{Direction, Gpa, MmioExit, VmExit};
 use minivmm::sync::{AtomicU64, Ordering, fence, without_fences};
-use minivmm::trace::ring::{ExitRing, Handler};
+use minivmm::trace::flight::WordRing;
 
 use crate::explore;
 
-/// Exit number `n`: all that is in a record follows from its number, so that a mixture shows.
-fn exit(n: u32) -> VmExit {
-    VmExit::Mmio(MmioExit { gpa: Gpa(u64::from(n) + 1), direction: Direction::Read, size: 8 })
+type Ring = WordRing<2, 2>;
+
+/// Value number `n` as it is at first: all of it follows from its number, so that a mixture shows.
+fn begin(ring: &Ring, n: u64) {
+    ring.begin([2 * n; 2]);
 }
 
-fn begin(ring: &ExitRing, n: u32) {
-    ring.begin(&exit(n), 0);
+/// And as it is then.
+fn finish(ring: &Ring, n: u64) {
+    ring.finish([2 * n + 1; 2]);
 }
 
-fn finish(ring: &ExitRing, n: u32) {
-    ring.finish(&exit(n), u64::from(n) + 1, Handler::Served);
+/// Reads the values, all of which have to be whole; returns their numbers.
+fn read(ring: &Ring) -> Vec<u64> {
+    let whole = |[first, second]: [u64; 2]| {
+        assert_eq!(first, second, "torn");
+        first / 2
+    };
+    ring.last().into_iter().map(whole).collect()
 }
 
-/// Reads the records, all of which have to be whole; returns their numbers.
-fn read(ring: &ExitRing) -> Vec<u64> {
-    let records = ring.last();
-    for record in &records {
-        let n = u32::try_from(record.sequence).unwrap();
-        let data = match record.handler {
-            Handler::Pending => 0,
-            Handler::Served => u64::from(n) + 1,
-            _ => panic!("torn: {record:?}"),
-        };
-        assert_eq!((record.exit, record.data), (exit(n), data), "torn: {record:?}");
-    }
-    records.iter().map(|record| record.sequence).collect()
-}
-
-/// A full ring: it holds exits 0 and 1, the last one finished or not.
-fn full_ring(finished: bool) -> Arc<ExitRing> {
-    let ring = Arc::new(ExitRing::new());
+/// A full ring: it holds values 0 and 1, the last one finished or not.
+fn full_ring(finished: bool) -> Arc<Ring> {
+    let ring = Arc::new(Ring::new());
     begin(&ring, 0);
     finish(&ring, 0);
     begin(&ring, 1);
@@ -51,7 +43,7 @@ fn full_ring(finished: bool) -> Arc<ExitRing> {
 }
 
 /// Starts a thread that does `write`.
-fn writer(ring: &Arc<ExitRing>, write: impl FnOnce(&ExitRing) + 'static) -> JoinHandle<()> {
+fn writer(ring: &Arc<Ring>, write: impl FnOnce(&Ring) + 'static) -> JoinHandle<()> {
     let ring = Arc::clone(ring);
     thread::spawn(move || write(&ring))
 }

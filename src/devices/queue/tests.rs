@@ -76,14 +76,14 @@ fn device_thread(
     queue.adopt();
     let mut posted = 0;
     while !end.load(Ordering::SeqCst) {
-        let round = queue.round(make_room);
+        let round = queue.round(&mut (), make_room);
         if round.posted != posted || round.held {
             posted = round.posted;
             queue.nap(Duration::from_micros(50));
             continue;
         }
         queue.sleep(None, || {
-            let round = queue.round(make_room);
+            let round = queue.round(&mut (), make_room);
             round.posted != posted || round.held || end.load(Ordering::SeqCst)
         });
     }
@@ -104,12 +104,12 @@ mod order {
             for number in 0..ACCESSES {
                 if (number * 7 + u64::from(vcpu)) % calls == 0 {
                     let before = published.load(Ordering::SeqCst);
-                    let reply = queue.call(VcpuId(vcpu), &access(number)).unwrap();
+                    let reply = queue.call(VcpuId(vcpu), &access(number), &mut ()).unwrap();
                     // A read sees all that had come before it, whoever wrote it.
                     assert!(reply >= before, "{reply} < {before}");
                     replies += 1;
                 } else {
-                    queue.post(VcpuId(vcpu), access(number)).unwrap();
+                    queue.post(VcpuId(vcpu), access(number), &mut ()).unwrap();
                 }
                 published.fetch_add(1, Ordering::SeqCst);
             }
@@ -125,7 +125,7 @@ mod order {
     /// Every access was served, each vCPU's in order, and each call had its reply.
     fn check(queue: &DeviceQueue<Counter>, replies: u64) {
         let total = u64::from(VCPUS) * ACCESSES;
-        let round = queue.round(|counter| (counter.next, counter.served));
+        let round = queue.round(&mut (), |counter| (counter.next, counter.served));
         assert_eq!(round.result, ([ACCESSES; 4], total));
         assert_eq!(round.posted + replies, total);
         assert!(!round.held);
@@ -160,7 +160,7 @@ mod order {
                     let replies = hand_in(queue, calls);
                     end.store(true, Ordering::SeqCst);
                     queue.rouse();
-                    wait_until(|| !queue.round(make_room).held);
+                    wait_until(|| !queue.round(&mut (), make_room).held);
                     check(queue, replies);
                 });
             });
@@ -184,7 +184,7 @@ mod helping {
         fn serve(&mut self, vcpu: VcpuId, access: &Access) -> Result<u64, Busy> {
             if vcpu == V0 {
                 self.served += 1;
-                self.queue.upgrade().unwrap().post(V0, *access).unwrap();
+                self.queue.upgrade().unwrap().post(V0, *access, &mut ()).unwrap();
             }
             Ok(self.served)
         }
@@ -202,10 +202,10 @@ mod helping {
                     DeviceQueue::new(Flooded { queue: Weak::clone(queue), served: 0 }, capacity)
                 });
                 for _ in 0..3 {
-                    queue.post(V0, access(0)).unwrap();
+                    queue.post(V0, access(0), &mut ()).unwrap();
                 }
-                assert_eq!(queue.call(V1, &access(0)), Ok(3));
-                assert_eq!(queue.call(V1, &access(0)), Ok(6));
+                assert_eq!(queue.call(V1, &access(0), &mut ()), Ok(3));
+                assert_eq!(queue.call(V1, &access(0), &mut ()), Ok(6));
             });
         }
     }
@@ -214,9 +214,9 @@ mod helping {
     fn a_full_channel_is_served_by_who_needs_room() {
         let queue = DeviceQueue::new(Counter::default(), 2);
         for number in 0..2 {
-            queue.post(V0, access(number)).unwrap();
+            queue.post(V0, access(number), &mut ()).unwrap();
         }
-        queue.post(V1, access(0)).unwrap();
+        queue.post(V1, access(0), &mut ()).unwrap();
         assert_eq!(queue.visit(|counter| counter.served), 2);
     }
 }
@@ -229,11 +229,11 @@ mod busy {
         let busy = Counter { room: Some(1), ..Counter::default() };
         let queue = DeviceQueue::new(busy, 8);
         for number in 0..4 {
-            queue.post(V0, access(number)).unwrap();
+            queue.post(V0, access(number), &mut ()).unwrap();
         }
         // Each round serves one and makes room for the next.
         for served in 1..=4 {
-            let round = queue.round(|counter| {
+            let round = queue.round(&mut (), |counter| {
                 counter.room = Some(1);
                 counter.served
             });
@@ -247,14 +247,14 @@ mod busy {
             let busy = Counter { room: Some(0), ..Counter::default() };
             let queue = DeviceQueue::new(busy, 8);
             thread::scope(|scope| {
-                let waiter = scope.spawn(|| queue.call(V0, &access(0)));
+                let waiter = scope.spawn(|| queue.call(V0, &access(0), &mut ()));
                 let id = waiter.thread().id();
                 wait_until(|| waits(&queue, id));
                 // There is room, of which nobody tells it.
                 queue.visit(|counter| counter.room = None);
-                assert_eq!(queue.call(V1, &access(0)), Ok(0));
-                queue.post(V1, access(1)).unwrap();
-                let round = queue.round(|counter| counter.served);
+                assert_eq!(queue.call(V1, &access(0), &mut ()), Ok(0));
+                queue.post(V1, access(1), &mut ()).unwrap();
+                let round = queue.round(&mut (), |counter| counter.served);
                 assert_eq!((round.result, round.held), (2, false));
                 assert_eq!(waiter.join().unwrap(), Ok(2));
             });
@@ -266,13 +266,13 @@ mod busy {
         watched(|| {
             let busy = Counter { room: Some(0), ..Counter::default() };
             let queue = DeviceQueue::new(busy, 8);
-            queue.post(V0, access(0)).unwrap();
-            assert!(queue.round(|counter| counter.refused.clear()).held);
+            queue.post(V0, access(0), &mut ()).unwrap();
+            assert!(queue.round(&mut (), |counter| counter.refused.clear()).held);
             thread::scope(|scope| {
-                let waiter = scope.spawn(|| queue.call(V1, &access(0)));
+                let waiter = scope.spawn(|| queue.call(V1, &access(0), &mut ()));
                 let id = waiter.thread().id();
                 wait_until(|| waits(&queue, id));
-                queue.round(|counter| counter.room = None);
+                queue.round(&mut (), |counter| counter.room = None);
                 assert_eq!(waiter.join().unwrap(), Ok(1));
             });
         });
@@ -284,12 +284,12 @@ mod busy {
             let busy = Counter { room: Some(0), ..Counter::default() };
             let queue = DeviceQueue::new(busy, 2);
             thread::scope(|scope| {
-                let call = |vcpu| queue.call(VcpuId(vcpu), &access(0)).unwrap();
+                let call = |vcpu| queue.call(VcpuId(vcpu), &access(0), &mut ()).unwrap();
                 let waiters: Vec<_> = (0..4).map(|vcpu| scope.spawn(move || call(vcpu))).collect();
                 for waiter in &waiters {
                     wait_until(|| waits(&queue, waiter.thread().id()));
                 }
-                queue.round(|counter| counter.room = None);
+                queue.round(&mut (), |counter| counter.room = None);
                 let mut replies: Vec<_> = waiters.into_iter().map(|w| w.join().unwrap()).collect();
                 replies.sort_unstable();
                 assert_eq!(replies, [0, 1, 2, 3]);
@@ -312,7 +312,7 @@ mod busy {
                 let (queue, end) = (&queue, &end);
                 scope.spawn(move || device_thread(queue, end, make_room));
                 for number in 0..2_000 {
-                    queue.call(V0, &access(number)).unwrap();
+                    queue.call(V0, &access(number), &mut ()).unwrap();
                 }
                 end.store(true, Ordering::SeqCst);
                 queue.rouse();
@@ -333,11 +333,12 @@ mod closing {
                 let handed_in: Vec<u64> = thread::scope(|scope| {
                     // Three post until they are told to stop, one waits for a reply.
                     let post = |vcpu| {
-                        let number = (0..).find(|n| queue.post(VcpuId(vcpu), access(*n)).is_err());
+                        let number =
+                            (0..).find(|n| queue.post(VcpuId(vcpu), access(*n), &mut ()).is_err());
                         number.unwrap() + 1
                     };
                     let call = || {
-                        assert_eq!(queue.call(VcpuId(3), &access(0)), Err(Closed));
+                        assert_eq!(queue.call(VcpuId(3), &access(0), &mut ()), Err(Closed));
                         0
                     };
                     let mut threads: Vec<_> =
@@ -350,8 +351,8 @@ mod closing {
                     threads.into_iter().map(|thread| thread.join().unwrap()).collect()
                 });
                 // The server sees to the order.
-                queue.round(|counter| counter.room = None);
-                let round = queue.round(|counter| counter.next);
+                queue.round(&mut (), |counter| counter.room = None);
+                let round = queue.round(&mut (), |counter| counter.next);
                 assert_eq!(round.result.to_vec(), handed_in);
                 assert_eq!(round.posted, handed_in.iter().sum::<u64>());
             });
@@ -364,14 +365,14 @@ mod closing {
             let busy = Counter { room: Some(0), ..Counter::default() };
             let queue = DeviceQueue::new(busy, 8);
             thread::scope(|scope| {
-                let waiter = scope.spawn(|| queue.call(V0, &access(0)));
+                let waiter = scope.spawn(|| queue.call(V0, &access(0), &mut ()));
                 let id = waiter.thread().id();
                 wait_until(|| waits(&queue, id));
                 queue.close();
                 assert_eq!(waiter.join().unwrap(), Err(Closed));
             });
-            queue.round(|counter| counter.room = None);
-            assert_eq!(queue.round(|counter| counter.served).result, 0);
+            queue.round(&mut (), |counter| counter.room = None);
+            assert_eq!(queue.round(&mut (), |counter| counter.served).result, 0);
         });
     }
 
@@ -380,9 +381,9 @@ mod closing {
         let queue = DeviceQueue::new(Counter::default(), 1);
         queue.close();
         for number in 0..10 {
-            queue.post(V0, access(number)).unwrap();
+            queue.post(V0, access(number), &mut ()).unwrap();
         }
-        assert_eq!(queue.call(V0, &access(10)), Ok(10));
+        assert_eq!(queue.call(V0, &access(10), &mut ()), Ok(10));
     }
 }
 
@@ -397,7 +398,7 @@ fn wake_by(hand_in: fn(&DeviceQueue<Counter>, u64)) {
                 queue.adopt();
                 while !end.load(Ordering::SeqCst) {
                     queue.sleep(None, || {
-                        let served = queue.round(Counter::look).result;
+                        let served = queue.round(&mut (), Counter::look).result;
                         let before = seen.swap(served, Ordering::SeqCst);
                         before != served || end.load(Ordering::SeqCst)
                     });
@@ -415,12 +416,12 @@ fn wake_by(hand_in: fn(&DeviceQueue<Counter>, u64)) {
 
 #[test]
 fn a_posted_access_wakes_the_device_thread() {
-    wake_by(|queue, number| queue.post(V0, access(number)).unwrap());
+    wake_by(|queue, number| queue.post(V0, access(number), &mut ()).unwrap());
 }
 
 #[test]
 fn work_that_helping_made_wakes_the_device_thread() {
-    wake_by(|queue, number| assert!(queue.call(V0, &access(number)).is_ok()));
+    wake_by(|queue, number| assert!(queue.call(V0, &access(number), &mut ()).is_ok()));
 }
 
 #[test]
@@ -464,14 +465,14 @@ fn who_waits_while_a_device_panics_is_let_go() {
     watched(|| {
         let queue = DeviceQueue::new(Fragile::default(), 8);
         thread::scope(|scope| {
-            let waiter = scope.spawn(|| queue.call(V1, &access(0)));
+            let waiter = scope.spawn(|| queue.call(V1, &access(0), &mut ()));
             wait_until(|| queue.visit(|device| device.refused) > 0);
             // On the device thread; on a vCPU thread that helps, and over its own access.
-            queue.post(V0, access(0)).unwrap();
-            breaks(&queue, || queue.round(|_| ()));
-            queue.post(V0, access(0)).unwrap();
-            breaks(&queue, || queue.call(V0, &access(0)));
-            breaks(&queue, || queue.call(V0, &access(0)));
+            queue.post(V0, access(0), &mut ()).unwrap();
+            breaks(&queue, || queue.round(&mut (), |_| ()));
+            queue.post(V0, access(0), &mut ()).unwrap();
+            breaks(&queue, || queue.call(V0, &access(0), &mut ()));
+            breaks(&queue, || queue.call(V0, &access(0), &mut ()));
             queue.close();
             assert_eq!(waiter.join().unwrap(), Err(Closed));
         });
@@ -483,12 +484,12 @@ fn who_waits_while_a_device_panics_is_let_go() {
 fn who_waits_behind_an_access_that_panics_goes_on() {
     watched(|| {
         let queue = DeviceQueue::new(Fragile::default(), 8);
-        queue.post(V1, access(0)).unwrap();
+        queue.post(V1, access(0), &mut ()).unwrap();
         thread::scope(|scope| {
-            let waiter = scope.spawn(|| queue.call(V0, &access(0)));
+            let waiter = scope.spawn(|| queue.call(V0, &access(0), &mut ()));
             wait_until(|| queue.visit(|device| device.refused) > 0);
-            breaks(&queue, || queue.round(|_| ()));
-            queue.round(|_| ());
+            breaks(&queue, || queue.round(&mut (), |_| ()));
+            queue.round(&mut (), |_| ());
             assert_eq!(waiter.join().unwrap(), Ok(()));
         });
     });

@@ -22,7 +22,7 @@ fn send(queue: &DeviceQueue<DeviceSet>, bytes: &[u8]) {
             size: 1,
             data: u64::from(*byte),
         };
-        queue.post(VcpuId(0), access).unwrap();
+        queue.post(VcpuId(0), access, &mut ()).unwrap();
     }
 }
 
@@ -96,7 +96,7 @@ fn a_batch_is_written_to_its_end_and_counted() {
     let no_event = |event| panic!("{event:?}");
     send(&queue, b"0123456789");
     control.drain();
-    let report = DeviceThread::new(&queue, &control, Box::new(output), no_event).run();
+    let report = DeviceThread::new(&queue, &control, Box::new(output), no_event, None).run();
     assert_eq!(*calls.lock().unwrap(), [&b"0123"[..], b"4567", b"89"]);
     assert_eq!(report, OutputReport { written: 10, writes: 3, lost: 0 });
     assert_eq!((control.written(), control.writes()), (10, 3));
@@ -111,7 +111,7 @@ fn a_drain_gets_what_is_in_the_transmitter_and_the_channel_too() {
         let output = Calls { limit: usize::MAX, ..Calls::default() };
         let calls = Arc::clone(&output.calls);
         control.drain();
-        DeviceThread::new(&queue, &control, Box::new(output), |_| {}).run();
+        DeviceThread::new(&queue, &control, Box::new(output), |_| {}, None).run();
         assert_eq!(calls.lock().unwrap().concat(), bytes);
     }
 }
@@ -120,10 +120,16 @@ fn a_drain_gets_what_is_in_the_transmitter_and_the_channel_too() {
 fn a_failure_is_told_once_and_the_rest_counted() {
     let (queue, control) = (queue(), DeviceControl::new());
     let mut failures = Vec::new();
-    let mut thread = DeviceThread::new(&queue, &control, Box::new(Broken), |event| {
-        let Event::OutputFailed(error) = event else { panic!("{event:?}") };
-        failures.push(error.kind());
-    });
+    let mut thread = DeviceThread::new(
+        &queue,
+        &control,
+        Box::new(Broken),
+        |event| {
+            let Event::OutputFailed(error) = event else { panic!("{event:?}") };
+            failures.push(error.kind());
+        },
+        None,
+    );
     for _ in 0..3 {
         send(&queue, b"lost");
         thread.round(true);
@@ -140,7 +146,7 @@ fn an_abandoned_batch_is_counted_and_not_written() {
     let calls = Arc::clone(&output.calls);
     send(&queue, b"0123456789");
     control.abandon();
-    let report = DeviceThread::new(&queue, &control, Box::new(output), |_| {}).run();
+    let report = DeviceThread::new(&queue, &control, Box::new(output), |_| {}, None).run();
     assert_eq!(report, OutputReport { written: 0, writes: 0, lost: 10 });
     assert!(calls.lock().unwrap().is_empty());
 }
@@ -157,10 +163,16 @@ fn phases_do_not_go_back() {
 fn room_for_input_is_told_to_who_waits_for_it() {
     let (queue, control) = (queue(), DeviceControl::new());
     let mut calls = 0;
-    let mut thread = DeviceThread::new(&queue, &control, Box::new(Broken), |event| {
-        assert!(matches!(event, Event::InputRoom), "{event:?}");
-        calls += 1;
-    });
+    let mut thread = DeviceThread::new(
+        &queue,
+        &control,
+        Box::new(Broken),
+        |event| {
+            assert!(matches!(event, Event::InputRoom), "{event:?}");
+            calls += 1;
+        },
+        None,
+    );
     queue.visit(|devices| {
         devices.com1().push_input(&[b'x'; 17]);
         assert_eq!(devices.com1().wanted_input(), 0);

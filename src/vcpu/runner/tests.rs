@@ -5,14 +5,22 @@ use std::sync::Arc;
 use std::thread;
 
 use super::*;
+use crate::config::VcpuCount;
 use crate::devices::serial::{OUTPUT_CAPACITY, SerialPort};
 use crate::exit::InsnBytes;
 use crate::irq::NullIrq;
 use crate::testing::{wait_until, watched};
+use crate::trace::tracer::{TraceSetup, Tracer};
 use crate::vcpu::registers::Registers;
 use crate::vcpu::scripted::{Log, ScriptedVcpu, Step};
 
 const ID: VcpuId = VcpuId(0);
+
+/// How an exit was handled, by the names in traces; `SELF` is served by the vCPU itself.
+const SELF: &str = "vcpu";
+const POSTED: &str = "posted";
+const RUN_LOOP: &str = "run-loop";
+const PENDING: &str = "pending";
 
 /// A runner's surroundings.
 struct Machine {
@@ -29,7 +37,8 @@ impl Machine {
     }
 
     fn runner(&self, vcpu: ScriptedVcpu) -> Runner<'_, ScriptedVcpu> {
-        Runner::new(ID, vcpu, &self.control, &self.queue, self.posting.clone())
+        let tracing = Tracer::new(TraceSetup::default(), VcpuCount::default()).vcpu_tracing(ID);
+        Runner::new(ID, vcpu, &self.control, &self.queue, self.posting.clone(), tracing)
     }
 
     /// Runs a script to its end.
@@ -49,7 +58,7 @@ impl Machine {
     /// What the serial port has sent.
     fn output(&self) -> Vec<u8> {
         let mut output = Vec::new();
-        self.queue.round(|devices| devices.com1().take_output(&mut output));
+        self.queue.round(&mut (), |devices| devices.com1().take_output(&mut output));
         output
     }
 
@@ -57,11 +66,16 @@ impl Machine {
         self.queue.visit(|devices| devices.unknown().total())
     }
 
+    /// The last exits.
+    fn last(&self) -> Vec<ExitEvent> {
+        self.control.exits.last().iter().filter_map(Record::exit).copied().collect()
+    }
+
     /// The records without the halt that ends the script: data and handler.
-    fn records(&self) -> Vec<(u64, Handler)> {
-        let mut records = self.control.exits.last();
+    fn records(&self) -> Vec<(u64, &'static str)> {
+        let mut records = self.last();
         assert_eq!(records.pop().map(|record| record.exit), Some(VmExit::Hlt));
-        records.iter().map(|record| (record.data, record.handler)).collect()
+        records.iter().map(|record| (record.data, record.handling.name())).collect()
     }
 }
 
@@ -85,9 +99,8 @@ mod ends {
         let machine = Machine::new();
         let (end, _) = machine.run(vec![]);
         assert!(matches!(end, VcpuEnd::Halted), "{end:?}");
-        let record =
-            ExitRecord { sequence: 0, exit: VmExit::Hlt, data: 0, handler: Handler::RunLoop };
-        assert_eq!(machine.control.exits.last(), [record]);
+        let last = machine.last().pop().unwrap();
+        assert_eq!((last.sequence, last.exit, last.handling.name()), (0, VmExit::Hlt, RUN_LOOP));
     }
 
     #[test]
@@ -159,7 +172,7 @@ mod ends {
         let steps = vec![Step::Exit(VmExit::Interrupted), Step::send(b'x')];
         assert!(matches!(machine.run(steps).0, VcpuEnd::Halted));
         assert_eq!(machine.output(), b"x");
-        assert_eq!(machine.records(), [(0, Handler::RunLoop), (u64::from(b'x'), Handler::Posted)]);
+        assert_eq!(machine.records(), [(0, RUN_LOOP), (u64::from(b'x'), POSTED)]);
     }
 }
 
@@ -194,7 +207,7 @@ mod stops {
                 let end = vcpu.join().unwrap();
                 assert!(matches!(end, VcpuEnd::Stopped { registers: Some(_) }), "{end:?}");
             });
-            let records = machine.control.exits.last();
+            let records = machine.last();
             let exits: Vec<_> = records.iter().map(|record| record.exit).collect();
             assert_eq!(exits, [VmExit::Interrupted]);
         });
@@ -241,10 +254,7 @@ mod accesses {
     fn a_byte_to_send_is_posted() {
         let machine = Machine::new();
         machine.run(vec![Step::send(b'h'), Step::send(b'i')]);
-        assert_eq!(
-            machine.records(),
-            [(u64::from(b'h'), Handler::Posted), (u64::from(b'i'), Handler::Posted)]
-        );
+        assert_eq!(machine.records(), [(u64::from(b'h'), POSTED), (u64::from(b'i'), POSTED)]);
         assert_eq!(machine.output(), b"hi");
     }
 
@@ -258,7 +268,7 @@ mod accesses {
             Step::send(b'b'),
         ]);
         let handlers: Vec<_> = machine.records().iter().map(|(_, handler)| *handler).collect();
-        assert_eq!(handlers, [Handler::Served, Handler::Served, Handler::Served, Handler::Posted]);
+        assert_eq!(handlers, [SELF, SELF, SELF, POSTED]);
         assert_eq!(machine.output(), b"ab");
     }
 
@@ -275,12 +285,7 @@ mod accesses {
         assert_eq!(machine.queue.visit(|devices| devices.com1().output_len()), 1);
         assert_eq!(
             machine.records(),
-            [
-                (0x5a, Handler::Served),
-                (0x5a, Handler::Served),
-                (u64::from(b'x'), Handler::Posted),
-                (0x60, Handler::Served)
-            ]
+            [(0x5a, SELF), (0x5a, SELF), (u64::from(b'x'), POSTED), (0x60, SELF)]
         );
     }
 
@@ -290,11 +295,11 @@ mod accesses {
         let data = b"sixteen bytes...".to_vec();
         machine.run(vec![Step::Out { port: 0x3f8, size: 1, data: data.clone() }]);
         assert_eq!(machine.output(), data);
-        let record = machine.control.exits.last()[0];
+        let record = machine.last()[0];
         let VmExit::Pio(pio) = record.exit else { panic!("{record}") };
         assert_eq!((pio.size, pio.count), (1, 16));
         assert_eq!(record.data, u64::from_le_bytes(*b"sixteen "));
-        assert_eq!(record.handler, Handler::Posted);
+        assert_eq!(record.handling.name(), POSTED);
     }
 
     #[test]
@@ -305,9 +310,9 @@ mod accesses {
         machine.queue.visit(|devices| devices.com1().push_input(&[&keys[..], &rest].concat()));
         let reads = machine.reads(vec![Step::In { port: 0x3f8, size: 1, count: 16 }]);
         assert_eq!(reads, [keys]);
-        let record = machine.control.exits.last()[2];
+        let record = machine.last()[2];
         assert_eq!(record.data, u64::from_le_bytes(*b"sixteen "));
-        assert_eq!(record.handler, Handler::Served);
+        assert_eq!(record.handling.name(), SELF);
         // The seventeenth was not read.
         assert_eq!(machine.reads(vec![Step::in8(0x3f8), Step::in8(0x3f8)]), [b"x", b"y"]);
     }
@@ -323,10 +328,7 @@ mod accesses {
         ]);
         assert_eq!(machine.output(), b"abc");
         assert_eq!(reads, [[0, 3, 0, 3]]);
-        assert_eq!(
-            machine.records()[0],
-            (u64::from_le_bytes(*b"a\x51b\x62c\x73\0\0"), Handler::Served)
-        );
+        assert_eq!(machine.records()[0], (u64::from_le_bytes(*b"a\x51b\x62c\x73\0\0"), SELF));
     }
 
     #[test]
@@ -410,7 +412,7 @@ fn the_record_of_an_exit_has_all_of_it() {
         Step::Exit(VmExit::Interrupted),
         out(0xf4, &[3]),
     ]);
-    let lines: Vec<_> = machine.control.exits.last().iter().map(ToString::to_string).collect();
+    let lines: Vec<_> = machine.last().iter().map(ToString::to_string).collect();
     assert_eq!(
         lines,
         [
@@ -438,12 +440,12 @@ fn an_exit_is_on_record_as_pending_while_it_is_handled() {
             });
             // The third has to wait for room.
             wait_until(|| machine.control.exits.count() == 3);
-            let last = machine.control.exits.last().pop().unwrap();
-            assert_eq!((last.data, last.handler), (u64::from(b'x'), Handler::Pending));
+            let last = machine.last().pop().unwrap();
+            assert_eq!((last.data, last.handling.name()), (u64::from(b'x'), PENDING));
             machine.queue.close();
             assert!(matches!(vcpu.join().unwrap().0, VcpuEnd::Stopped { .. }));
         });
-        let last = machine.control.exits.last().pop().unwrap();
-        assert_eq!((last.data, last.handler), (u64::from(b'x'), Handler::RunLoop));
+        let last = machine.last().pop().unwrap();
+        assert_eq!((last.data, last.handling.name()), (u64::from(b'x'), RUN_LOOP));
     });
 }

@@ -1,0 +1,240 @@
+//! What one thread records: exits on a vCPU's thread, services wherever they happen, writes on
+//! the device thread. A [`Recorder`] belongs to its thread; without one nothing is recorded but
+//! the flight recorder's ring.
+//!
+//! Records of services come about with the devices held. Handing them on may have to wait for a
+//! slow disk, so they are staged and handed on after letting go ([`Recorder::flush`]).
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::devices::queue::{Posted, Ticket, Watch};
+use crate::exit::VcpuId;
+use crate::trace::record::{Event, MarkerName, Record, ServiceEvent, Source, Totals, saturate};
+use crate::trace::summary::Summary;
+use crate::trace::tracer::{Collected, Shared};
+
+/// See the module's text.
+pub struct Recorder {
+    source: Source,
+    shared: Arc<Shared>,
+    /// Its index in the streams; none if there are only statistics.
+    stream: Option<usize>,
+    staged: Vec<Record>,
+    summary: Option<Box<Summary>>,
+    exits: Totals,
+    others: Totals,
+    /// The exits that the filter's other terms let through, for its `every`.
+    matched: u64,
+    /// The exit that is being handled.
+    ticket: Ticket,
+    /// When the thread began to serve its own access.
+    serving: u64,
+    /// When it had done so.
+    served: u64,
+    /// How long it did so for this exit.
+    service: u64,
+    marker: Vec<u8>,
+    kernel: Vec<(String, u64)>,
+    ended: bool,
+}
+
+impl Recorder {
+    pub(super) fn new(source: Source, shared: Arc<Shared>, summary: bool) -> Self {
+        let stream = shared.stream_of(source);
+        if let Some(stream) = stream {
+            shared.streams[stream].adopt();
+        }
+        Self {
+            source,
+            shared,
+            stream,
+            staged: Vec::new(),
+            summary: summary.then(Box::default),
+            exits: Totals::default(),
+            others: Totals::default(),
+            matched: 0,
+            ticket: Ticket::default(),
+            serving: 0,
+            served: 0,
+            service: 0,
+            marker: Vec::new(),
+            kernel: Vec::new(),
+            ended: false,
+        }
+    }
+
+    /// Whether exits are to have their RIP.
+    pub fn wants_rip(&self) -> bool {
+        self.shared.rip
+    }
+
+    /// Whether statistics are kept.
+    pub fn keeps_stats(&self) -> bool {
+        self.summary.is_some()
+    }
+
+    /// What the kernel has counted about this thread's vCPU.
+    pub fn note_kernel_stats(&mut self, counters: Vec<(String, u64)>) {
+        self.kernel = counters;
+    }
+
+    /// The vCPU begins to handle its exit number `sequence`, which happened at `time`.
+    pub fn begin(&mut self, sequence: u64, time: u64) {
+        self.ticket = Ticket { sequence, entered: time };
+    }
+
+    /// The access that the thread began to serve has been served.
+    pub fn served_own(&mut self) {
+        self.served = self.now();
+        self.service += self.served.saturating_sub(self.serving);
+    }
+
+    /// When the thread had served its last own access, and how long it has served such since it
+    /// was last asked.
+    pub fn take_service(&mut self) -> (u64, u64) {
+        (self.served, std::mem::take(&mut self.service))
+    }
+
+    /// Records an exit that has been handled.
+    pub fn exit(&mut self, record: &Record) {
+        if let Some(summary) = &mut self.summary {
+            summary.add(record);
+        }
+        self.exits.seen += 1;
+        if self.keeps(record) {
+            let result = self.push(record);
+            *(if result { &mut self.exits.kept } else { &mut self.exits.dropped }) += 1;
+        } else {
+            self.exits.filtered += 1;
+        }
+        self.flush();
+    }
+
+    fn keeps(&mut self, record: &Record) -> bool {
+        let (Some(exit), Source::Vcpu(id)) = (record.exit(), self.source) else { return false };
+        self.stream.is_some()
+            && self.shared.is_recording()
+            && self.shared.filter.keeps(record.time, id, exit, &mut self.matched)
+    }
+
+    /// Records something that is rare, and that no filter leaves out. The devices are not held.
+    pub fn note(&mut self, event: Event) {
+        self.ended |= matches!(event, Event::Halt | Event::Stop);
+        let time = self.shared.clock.now();
+        self.stage(Record { time, source: self.source, event }, true);
+        self.flush();
+    }
+
+    /// One write of output to the host, from `began` to now.
+    pub fn output(&mut self, began: u64, offset: u64, len: usize) {
+        let took = saturate(self.shared.clock.now().saturating_sub(began));
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        let event = Event::Output { offset, len, took };
+        self.stage(Record { time: began, source: self.source, event }, true);
+        self.flush();
+    }
+
+    /// The guest wrote `byte` to the trace control port.
+    pub fn control(&mut self, byte: u8) {
+        let on = byte & 1 != 0;
+        self.shared.set_recording(on);
+        self.note(Event::Recording { on });
+    }
+
+    /// What the trace control port reads: 1 while exits are recorded in a trace.
+    pub fn status(&self) -> u8 {
+        u8::from(self.stream.is_some() && self.shared.is_recording())
+    }
+
+    /// The guest wrote `byte` to the marker port: NUL or a line feed ends a name.
+    pub fn marker(&mut self, byte: u8) {
+        match byte {
+            0 | b'\n' => {
+                let name = MarkerName::new(&self.marker);
+                self.marker.clear();
+                self.note(Event::Marker(name));
+            }
+            _ if self.marker.len() < MarkerName::MAX => self.marker.push(byte),
+            _ => {}
+        }
+    }
+
+    /// Counts a record and, if it is to be kept, has it wait for [`flush`](Self::flush).
+    fn stage(&mut self, record: Record, keep: bool) {
+        if let Some(summary) = &mut self.summary {
+            summary.add(&record);
+        }
+        self.others.seen += 1;
+        if keep && self.stream.is_some() {
+            self.staged.push(record);
+        } else {
+            self.others.filtered += 1;
+        }
+    }
+
+    /// Hands on what is staged. To be called without the devices: it may wait for the writer.
+    pub fn flush(&mut self) {
+        for index in 0..self.staged.len() {
+            let record = self.staged[index];
+            let result = self.push(&record);
+            *(if result { &mut self.others.kept } else { &mut self.others.dropped }) += 1;
+        }
+        self.staged.clear();
+    }
+
+    fn push(&self, record: &Record) -> bool {
+        let stream = self.stream.and_then(|stream| self.shared.streams.get(stream));
+        stream.is_some_and(|stream| stream.push(record.to_words(), &self.shared.writer).is_ok())
+    }
+}
+
+impl Watch for Recorder {
+    fn now(&self) -> u64 {
+        self.shared.clock.now()
+    }
+
+    fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+
+    fn served(&mut self, posted: &Posted, began: u64) {
+        let service = ServiceEvent {
+            vcpu: posted.vcpu,
+            sequence: posted.ticket.sequence,
+            access: posted.access,
+            wait: saturate(began.saturating_sub(posted.ticket.entered)),
+            service: saturate(self.now().saturating_sub(began)),
+        };
+        let record = Record { time: began, source: self.source, event: Event::Service(service) };
+        let keep = self.shared.is_recording() && self.shared.filter.keeps_service(began, &service);
+        self.stage(record, keep);
+    }
+
+    fn serving(&mut self) {
+        self.serving = self.now();
+    }
+}
+
+impl Drop for Recorder {
+    /// Its thread has ended, be it by a panic.
+    fn drop(&mut self) {
+        if !self.ended && matches!(self.source, Source::Vcpu(VcpuId(_))) {
+            self.note(Event::Stop);
+        }
+        self.flush();
+        self.shared.collect(Collected {
+            source: self.source,
+            exits: self.exits,
+            others: self.others,
+            summary: self.summary.take(),
+            kernel: std::mem::take(&mut self.kernel),
+        });
+    }
+}
+
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recorder").field("source", &self.source).finish_non_exhaustive()
+    }
+}

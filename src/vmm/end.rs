@@ -1,0 +1,246 @@
+//! How a VM comes to its end: its vCPUs are stopped, its last output and its trace are written,
+//! its threads joined. Each step waits for threads or the host no longer than it may.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::RecvTimeoutError;
+
+use super::{Vcpu, Vmm};
+use crate::console::OutputReport;
+use crate::exit::VcpuId;
+use crate::host::{Host, Wake};
+use crate::kvm::kick;
+use crate::outcome::VmOutcome;
+use crate::report::{VcpuReport, VmReport, count_of, write_exits};
+use crate::trace::record::Record;
+use crate::vcpu::BuildVcpu;
+use crate::vmm::verdict::Verdict;
+
+/// How long the host has to take the last output once the VM was ended from outside.
+const OUTPUT_GRACE: Duration = Duration::from_millis(300);
+/// The distance of the signals that get a thread out of a write that does not end.
+const INTERRUPT_PERIOD: Duration = Duration::from_millis(2);
+
+impl<B: BuildVcpu + 'static> Vmm<B> {
+    /// Stops all vCPUs: every one is told before any is waited for.
+    pub(super) fn stop_vcpus(&mut self, verdict: &mut Verdict) {
+        self.shared.start.abort();
+        self.shared.queue.close();
+        for (id, vcpu) in (0..).map(VcpuId).zip(&self.vcpus) {
+            if vcpu.is_running() {
+                self.tracer.note_kick(id);
+            }
+            vcpu.control.stop();
+        }
+        verdict.decided = verdict.outcome.is_some();
+        let deadline = Instant::now() + self.stop_limit;
+        // A vCPU may be waiting for the trace's writer, and that for a disk or a reader.
+        let waits = verdict.outcome.as_ref().is_some_and(VmOutcome::waits_for_reader);
+        let patience = if waits { self.stop_limit / 2 } else { OUTPUT_GRACE };
+        self.note_until_stopped(Instant::now() + patience, verdict);
+        if self.running > 0 {
+            self.tracer.abandon_streams();
+        }
+        self.note_until_stopped(deadline, verdict);
+        if self.running > 0 {
+            verdict.outcome = Some(VmOutcome::Stuck(self.stuck_vcpus()));
+        }
+    }
+
+    /// Takes note of what is reported until no vCPU runs, or until `deadline`.
+    fn note_until_stopped(&mut self, deadline: Instant, verdict: &mut Verdict) {
+        while self.running > 0 {
+            match self.events.events().recv_deadline(deadline) {
+                Ok(event) => self.note(event, verdict),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn stuck_vcpus(&self) -> Vec<String> {
+        let stuck = |(id, vcpu): (u32, &Vcpu)| {
+            let exits = vcpu.control.exits.last();
+            let last = exits.last().and_then(Record::exit);
+            let last = last.map_or("none".into(), ToString::to_string);
+            vcpu.is_running().then(|| format!("{} (last exit: {last})", VcpuId(id)))
+        };
+        (0..).zip(&self.vcpus).filter_map(stuck).collect()
+    }
+
+    /// Lets the device thread write the last output and end. It waits for the reader as long as
+    /// the outcome allows, and for a short grace from when somebody outside wants an end.
+    pub(super) fn finish_output(
+        &mut self,
+        host: &mut Host,
+        limit: Option<Duration>,
+        verdict: &mut Verdict,
+    ) {
+        if self.device_thread.is_none() {
+            return;
+        }
+        self.device_control.drain();
+        self.shared.queue.rouse();
+        self.stop_requested |= !verdict.outcome.as_ref().is_some_and(VmOutcome::waits_for_reader);
+        self.note_queued(verdict);
+        let until = self.deadline(limit).map(|deadline| deadline.max(grace()));
+        let cut_short = self.wait_for_host(host, until, verdict, |vmm| vmm.output.is_some());
+        self.device_control.abandon();
+        let interrupt = |vmm: &Self| {
+            vmm.shared.queue.rouse();
+            vmm.tracer.abandon_streams();
+            vmm.device_thread.as_ref().map(kick::interrupt);
+        };
+        self.interrupt_until(verdict, interrupt, |vmm| vmm.output.is_some());
+        if let Some(outcome) = cut_short
+            && self.output.is_some_and(|output| output.lost > 0)
+        {
+            verdict.consider_output(outcome);
+        }
+    }
+
+    /// Lets the trace's writer complete the trace, now that all who record have ended. It waits
+    /// for a slow disk, or a reader, like the output.
+    pub(super) fn finish_trace(&mut self, host: &mut Host, verdict: &mut Verdict) {
+        if !self.tracer.is_writing() {
+            return;
+        }
+        self.tracer.finish();
+        self.wait_for_host(host, None, verdict, |vmm| vmm.trace_end.is_some());
+        if self.trace_end.is_none() {
+            self.tracer.abandon();
+            let interrupt = |vmm: &Self| {
+                vmm.tracer.writer().map(kick::interrupt);
+            };
+            self.interrupt_until(verdict, interrupt, |vmm| vmm.trace_end.is_some());
+        }
+        match self.trace_end.take() {
+            Some(Ok(())) => self.tracer.join_writer(),
+            Some(Err(error)) => {
+                self.tracer.join_writer();
+                verdict.consider_output(VmOutcome::TraceFailed(error));
+            }
+            None => verdict.outcome = Some(VmOutcome::Stuck(vec!["the trace's writer".into()])),
+        }
+    }
+
+    /// Waits, until `done`, for something that waits for the host: for as long as the host takes,
+    /// but at most to `until`, and for a short grace from when somebody outside wants an end.
+    /// Returns what cut it short.
+    fn wait_for_host(
+        &mut self,
+        host: &mut Host,
+        mut until: Option<Instant>,
+        verdict: &mut Verdict,
+        done: impl Fn(&Self) -> bool,
+    ) -> Option<VmOutcome> {
+        let mut hurry = false;
+        let mut cut_short = None;
+        while !done(self) {
+            if self.stop_requested && !hurry {
+                hurry = true;
+                until = Some(grace());
+            }
+            match host.wait(&self.events, &self.shared.queue, until) {
+                Ok(Wake::Events) => self.note_queued(verdict),
+                Ok(Wake::Look) => self.show_flight_recorders(),
+                Ok(wake) => {
+                    cut_short = cut_short.or(cutting_short(wake));
+                    if hurry || wake == Wake::Deadline {
+                        break;
+                    }
+                    self.stop_requested = true;
+                }
+                Err(_) => break,
+            }
+        }
+        cut_short
+    }
+
+    /// Gets a thread out of a write that the host does not take, until it is `done`.
+    fn interrupt_until(
+        &mut self,
+        verdict: &mut Verdict,
+        interrupt: impl Fn(&Self),
+        done: impl Fn(&Self) -> bool,
+    ) {
+        let give_up = Instant::now() + self.stop_limit;
+        while !done(self) && Instant::now() < give_up {
+            // A signal that comes just before the thread enters write(2) is missed, so it is
+            // sent again until the thread has reported.
+            interrupt(self);
+            if let Ok(event) = self.events.events().recv_timeout(INTERRUPT_PERIOD) {
+                self.note(event, verdict);
+            }
+        }
+    }
+
+    /// Shows the last exits of every vCPU, of a VM that runs.
+    pub(super) fn show_flight_recorders(&self) {
+        let mut text = String::from("minivmm: the last exits of every vCPU\n");
+        for (id, vcpu) in (0..).map(VcpuId).zip(&self.vcpus) {
+            let exits = &vcpu.control.exits;
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "{id}: {}", count_of(exits.count()));
+            let _ = write_exits(&mut text, &exits.last());
+        }
+        // If nobody takes it there is nobody left to tell.
+        let _ = io::stderr().write_all(text.as_bytes());
+    }
+
+    /// Joins every thread that has reported its end, and reports.
+    pub(super) fn join(mut self, verdict: Verdict, ran: Duration) -> VmReport {
+        let mut outcome = verdict.outcome.unwrap_or(VmOutcome::Stopped);
+        self.shared.exit.open(());
+        let output = self.output.unwrap_or_default();
+        if let Some(thread) = self.device_thread.take() {
+            if self.output.is_some() {
+                let _ = thread.join();
+            } else {
+                outcome = VmOutcome::Stuck(vec!["the device thread".into()]);
+            }
+        }
+        let vcpus = self.vcpus.into_iter().map(Vcpu::finish).collect();
+        let written = self.device_control.written();
+        let output = OutputReport { written, ..output };
+        let counts = self.shared.queue.counts();
+        let stats = self.tracer.take_summary(counts, || self.shared.builder.kernel_stats());
+        VmReport { outcome, ran, vcpus, output, stats }
+    }
+}
+
+impl Vcpu {
+    /// Whether it has a thread that has not reported its end.
+    fn is_running(&self) -> bool {
+        self.thread.is_some() && !self.ended
+    }
+
+    fn finish(self) -> VcpuReport {
+        if let Some(thread) = self.thread
+            && self.ended
+        {
+            // Its panic, if any, is in the verdict already.
+            let _ = thread.join();
+        }
+        let exits = self.control.exits.last();
+        VcpuReport { count: self.control.exits.count(), exits, registers: self.registers }
+    }
+}
+
+/// What became of a run whose output was not waited for to its end, because of `wake`.
+fn cutting_short(wake: Wake) -> Option<VmOutcome> {
+    match wake {
+        Wake::Events | Wake::Look => None,
+        Wake::Signal(signal) => Some(VmOutcome::Signal(signal)),
+        Wake::Quit => Some(VmOutcome::Quit),
+        Wake::Deadline => {
+            let why = "its reader did not take it within the time-out";
+            Some(VmOutcome::OutputFailed(io::Error::new(io::ErrorKind::TimedOut, why)))
+        }
+    }
+}
+
+fn grace() -> Instant {
+    Instant::now() + OUTPUT_GRACE
+}
