@@ -272,8 +272,8 @@ fn vcpu_report(vcpu: String, stats: &VcpuStats) -> VcpuReport {
 
 fn time_of(stats: &VcpuStats) -> TimeReport {
     let sum = |of: fn(&ExitTimes) -> &Distribution| {
-        let totals = stats.reasons().map(|(_, reason)| of(&reason.all).total());
-        totals.fold(0, u64::saturating_add)
+        let parts = stats.reasons().flat_map(|(_, reason)| reason.parts());
+        parts.fold(0, |sum: u64, times| sum.saturating_add(of(times).total()))
     };
     let wall_ns = stats.thread.span.length();
     let (guest_ns, handling_ns) = (sum(|times| &times.guest), sum(|times| &times.handling));
@@ -308,7 +308,7 @@ fn rows(stats: &VcpuStats, wall: u64) -> (Vec<Row>, Vec<Row>) {
         let address = address.map_or_else(|| OTHERS.to_owned(), |address| format!("{address:#x}"));
         row(reason, Some(address), one)
     });
-    let by_reason = stats.reasons().map(|(reason, stats)| row(reason, None, &stats.all));
+    let by_reason = stats.reasons().map(|(reason, stats)| row(reason, None, &stats.all()));
     (by_reason.collect(), by_address.collect())
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::exit::VmExit;
 use crate::trace::record::{ExitEvent, Handling, MarkerName, Reason, ServiceEvent, Source, Totals};
-use crate::trace::summary::distribution::{Distribution, Precision};
+use crate::trace::summary::distribution::Distribution;
 use crate::trace::summary::table::Table;
 
 /// How many addresses are told apart for a vCPU and a reason; the rest are "others".
@@ -62,15 +62,6 @@ pub struct ExitTimes {
 }
 
 impl ExitTimes {
-    pub fn new(precision: Precision) -> Self {
-        let [handling, guest] = [Distribution::new(precision), Distribution::new(precision)];
-        Self { exits: 0, handling, guest }
-    }
-
-    fn coarse() -> Self {
-        Self::new(Precision::Coarse)
-    }
-
     fn add(&mut self, exit: &ExitEvent) {
         self.exits = self.exits.saturating_add(1);
         self.guest.add(exit.guest);
@@ -90,7 +81,8 @@ impl ExitTimes {
 /// The exits of one reason.
 #[derive(Clone, Debug)]
 pub struct ReasonStats {
-    pub all: ExitTimes,
+    /// Those without an address.
+    plain: ExitTimes,
     /// By port, or by the address of the page.
     pub addresses: Table<ExitTimes>,
     /// Those for which there was no room in the table.
@@ -100,24 +92,37 @@ pub struct ReasonStats {
 impl Default for ReasonStats {
     fn default() -> Self {
         let addresses = Table::new(MAX_ADDRESSES);
-        Self { all: ExitTimes::new(Precision::Fine), addresses, others: None }
+        Self { plain: ExitTimes::default(), addresses, others: None }
     }
 }
 
 impl ReasonStats {
-    /// Adds an exit; `room` is how many more addresses may have a row of their own.
+    /// Adds an exit; `room` is how many more addresses may have a row of their own. Each exit is
+    /// counted in one place, and what several have in common is added up for the report.
     fn add(&mut self, exit: &ExitEvent, room: &mut usize) {
-        self.all.add(exit);
-        let address = match exit.exit {
-            VmExit::Pio(pio) => u64::from(pio.port.0),
-            VmExit::Mmio(mmio) => mmio.gpa.0 & !(PAGE - 1),
-            _ => return,
+        let times = match exit.exit {
+            VmExit::Pio(pio) => self.address(u64::from(pio.port.0), room),
+            VmExit::Mmio(mmio) => self.address(mmio.gpa.0 & !(PAGE - 1), room),
+            _ => &mut self.plain,
         };
-        self.address(address, room).add(exit);
+        times.add(exit);
+    }
+
+    /// What its exits are divided into.
+    pub fn parts(&self) -> impl Iterator<Item = &ExitTimes> {
+        let addresses = self.addresses.iter().map(|(_, times)| times);
+        [&self.plain].into_iter().chain(addresses).chain(self.others.as_deref())
+    }
+
+    /// All of them.
+    pub fn all(&self) -> ExitTimes {
+        let mut all = ExitTimes::default();
+        self.parts().for_each(|times| all.merge(times));
+        all
     }
 
     fn merge(&mut self, other: &Self, room: &mut usize) {
-        self.all.merge(&other.all);
+        self.plain.merge(&other.plain);
         for (address, times) in other.addresses.iter() {
             self.address(address, room).merge(times);
         }
@@ -127,7 +132,7 @@ impl ReasonStats {
     }
 
     fn rest(&mut self) -> &mut ExitTimes {
-        self.others.get_or_insert_with(|| Box::new(ExitTimes::coarse()))
+        self.others.get_or_insert_default()
     }
 
     fn address(&mut self, address: u64, room: &mut usize) -> &mut ExitTimes {
@@ -135,12 +140,12 @@ impl ReasonStats {
         if has_room
             && let Some(times) = self.addresses.entry(address, || {
                 *room -= 1;
-                ExitTimes::coarse()
+                ExitTimes::default()
             })
         {
             return times;
         }
-        self.others.get_or_insert_with(|| Box::new(ExitTimes::coarse()))
+        self.others.get_or_insert_default()
     }
 }
 
@@ -231,7 +236,8 @@ impl VcpuStats {
 
     /// The number of exits that it has records of.
     pub fn exits(&self) -> u64 {
-        self.reasons().fold(0, |sum, (_, stats)| sum.saturating_add(stats.all.exits))
+        let parts = self.reasons().flat_map(|(_, stats)| stats.parts());
+        parts.fold(0, |sum, times| sum.saturating_add(times.exits))
     }
 }
 
