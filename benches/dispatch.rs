@@ -13,7 +13,6 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use minivmm::config::VcpuCount;
 use minivmm::console::Output;
 use minivmm::devices::queue::{Busy, DeviceQueue, Serve};
 use minivmm::devices::serial::SerialPort;
@@ -123,7 +122,7 @@ fn through_queue(access: Access, threads: u32, each: u32) -> Result<Duration, Bo
 }
 
 fn through_runner(access: Access, threads: u32, each: u32) -> Result<Duration, Box<dyn Error>> {
-    let tracer = Tracer::new(TraceSetup::default(), VcpuCount::new(threads)?);
+    let tracer = Tracer::new(TraceSetup::default(), threads);
     let tracing: Vec<_> = (0..threads).map(|id| tracer.vcpu_tracing(VcpuId(id))).collect();
     with_device_thread(|queue, posting| {
         on_threads(threads, |id| {
@@ -150,7 +149,7 @@ fn with_device_thread(
     let queue = DeviceQueue::new(devices, QUEUE_CAPACITY);
     let control = DeviceControl::new();
     Ok(thread::scope(|scope| {
-        scope.spawn(|| DeviceThread::new(&queue, &control, Box::new(Discard), |_| {}, None).run());
+        scope.spawn(|| DeviceThread::new(&queue, &control, Box::new(Discard), |_| {}, ()).run());
         let ran = body(&queue, &posting);
         control.drain();
         queue.rouse();

@@ -101,7 +101,7 @@ fn latency(options: Options, state: &str, quiet: Duration) -> Outcome {
     let (wake, stop) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
         let output = Box::new(pipe::ToPipe(minivmm_in));
-        scope.spawn(|| DeviceThread::new(&queue, &control, output, |_| {}, None).run());
+        scope.spawn(|| DeviceThread::new(&queue, &control, output, |_| {}, ()).run());
         let woken = scope.spawn(|| write_when_woken(woken_in, &wake, &stop));
         let access = Access {
             space: AddressSpace::Pio,

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use child::Running;
-use minivmm::config::{VcpuCount, VmConfig};
+use minivmm::config::VmConfig;
 use minivmm::devices::DeviceSet;
 use minivmm::devices::queue::DeviceQueue;
 use minivmm::devices::serial::SerialPort;
@@ -149,7 +149,7 @@ fn run_loop(setup: TraceSetup, exits: u32) -> Result<Duration, Box<dyn Error>> {
     let devices = DeviceSet::new(SerialPort::new(Box::new(NullIrq), 4096))?;
     let posting = devices.post_policy();
     let queue = DeviceQueue::new(devices, 1024);
-    let mut tracer = Tracer::new(setup, VcpuCount::new(1)?);
+    let mut tracer = Tracer::new(setup, 1);
     tracer.start_writer(|body| std::thread::Builder::new().spawn(body), |_| {})?;
     let control = VcpuControl::new();
     let vcpu = Reads { left: exits, data: [0] };

@@ -30,8 +30,8 @@ use crate::config::{
 };
 use crate::exit::Gpa;
 use crate::outcome::EXIT_CODES_HELP;
+use crate::trace::report::ReportJob;
 use report::ReportArgs;
-pub use report::ReportJob;
 
 /// What the user wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,7 +13,6 @@ mod register;
 mod serial;
 #[cfg(test)]
 mod tests;
-mod trace;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -23,13 +22,13 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::exit::Gpa;
+use crate::trace::config::TraceConfig;
 
 pub use memory_size::{MemorySize, MemorySizeError};
 pub use number::{NumberError, parse_bits64, parse_u64};
 pub use pinning::{CpuList, CpuListError, Pinning};
 pub use register::{Register, UnknownRegister};
 pub use serial::{SerialConfig, SerialConfigError};
-pub use trace::{StatsFormat, TraceConfig, TraceDestination};
 
 /// Where a flat image goes unless the user says otherwise: the second page, which leaves the
 /// real-mode interrupt table in the first one alone.
@@ -89,6 +88,15 @@ pub enum GuestSource {
     File(PathBuf),
     /// A guest that is part of the program.
     Demo(&'static minivmm_guests::Guest),
+}
+
+impl fmt::Display for GuestSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Demo(guest) => write!(f, "demo {}", guest.name),
+        }
+    }
 }
 
 impl GuestSource {

@@ -19,6 +19,7 @@ pub mod irq;
 pub mod kvm;
 pub mod memory;
 pub mod outcome;
+pub mod panics;
 pub mod report;
 pub mod sync;
 #[cfg(all(test, not(loom)))]

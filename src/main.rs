@@ -8,12 +8,13 @@ use std::process;
 use log::LevelFilter;
 use minivmm::affinity;
 use minivmm::cli::{self, Command};
-use minivmm::config::{SerialConfig, StatsFormat, VmConfig};
+use minivmm::config::{SerialConfig, VmConfig};
 use minivmm::console::Console;
 use minivmm::host::{Host, Signals};
 use minivmm::kvm::kick;
 use minivmm::kvm::vm::{KVM_DEVICE, KvmVm};
 use minivmm::outcome::{ExitCode, VmOutcome};
+use minivmm::trace::config::StatsFormat;
 use minivmm::trace::summary::{Summary, TextOptions};
 use minivmm::trace::tracer::Tracer;
 use minivmm::trace::{report, setup};
@@ -71,7 +72,9 @@ fn run(config: &VmConfig) -> Result<u8, Box<dyn Error>> {
     kick::ignore_file_size_signal();
     let vm = KvmVm::new(Path::new(KVM_DEVICE), config)?;
     // Waits for the reader of a FIFO, which ^C ends, as below.
-    let tracer = Tracer::new(setup::open(config)?, config.vcpus);
+    let vcpus = config.vcpus.get();
+    let setup = setup::open(&config.trace, vcpus, config.guest.to_string())?;
+    let tracer = Tracer::new(setup, vcpus);
     let vmm = Vmm::new(vm, config.vcpus, cpu_for, tracer)?;
     // Signals are taken before the terminal's mode is changed, but after a FIFO was waited for,
     // which ^C ends.

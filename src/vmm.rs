@@ -27,10 +27,11 @@ use crate::host::{Host, Wake};
 use crate::irq::NullIrq;
 use crate::kvm::{kick, slice};
 use crate::outcome::VmOutcome;
+use crate::panics;
 use crate::report::VmReport;
 use crate::trace::record::Source;
 use crate::trace::tracer::{RecorderMaker, TraceEvent, Tracer};
-use crate::vcpu::handle::{Shared, VcpuSeat, panic_message, vcpu_life};
+use crate::vcpu::handle::{Shared, VcpuSeat, vcpu_life};
 use crate::vcpu::registers::Registers;
 use crate::vcpu::state::{Gate, StartGate, VcpuControl};
 use crate::vcpu::{BuildVcpu, VcpuEnd, VcpuError};
@@ -227,7 +228,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
                 DeviceThread::new(&shared.queue, &control, output, on_event, recorder).run()
             });
             let end = std::panic::catch_unwind(serve);
-            events.send(Event::DevicesEnded(end.map_err(|payload| panic_message(&*payload))));
+            events.send(Event::DevicesEnded(end.map_err(|payload| panics::message(&*payload))));
         };
         (self.spawn)("devices".into(), Box::new(life))
     }

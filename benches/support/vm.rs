@@ -59,7 +59,7 @@ pub fn run_minivmm(
     let vm = KvmVm::new(Path::new(KVM_DEVICE), config)?;
     let times = Arc::new(Mutex::new(Vec::new()));
     let builder = TimedVm { vm, times: Arc::clone(&times) };
-    let tracer = Tracer::new(setup, config.vcpus);
+    let tracer = Tracer::new(setup, config.vcpus.get());
     let vmm = Vmm::new(builder, config.vcpus, affinity::plan(Some(&Pinning::Auto))?, tracer)?;
     let report = vmm.run(Box::new(output), &mut Host::default(), None);
     match report.outcome {

@@ -5,49 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, ValueHint};
 
 use crate::trace::format::TraceFormat;
-
-/// What to do with one trace, or two.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReportJob {
-    /// Print a summary.
-    Summary {
-        /// The trace.
-        trace: PathBuf,
-        /// The ELF file with the names of the guest's code.
-        symbols: Option<PathBuf>,
-        /// As JSON.
-        json: bool,
-    },
-    /// Write a page to look at.
-    Html {
-        /// The trace.
-        trace: PathBuf,
-        /// The ELF file with the names of the guest's code.
-        symbols: Option<PathBuf>,
-        /// The page.
-        page: PathBuf,
-    },
-    /// Write the trace in another form.
-    Export {
-        /// The trace.
-        trace: PathBuf,
-        /// The ELF file with the names of the guest's code.
-        symbols: Option<PathBuf>,
-        /// The file.
-        file: PathBuf,
-        /// Its form.
-        format: TraceFormat,
-    },
-    /// Print how two runs differ.
-    Diff {
-        /// The earlier.
-        before: PathBuf,
-        /// The later.
-        after: PathBuf,
-        /// As JSON.
-        json: bool,
-    },
-}
+use crate::trace::report::ReportJob;
 
 /// The word that the command line begins with.
 pub(super) const NAME: &str = "report";

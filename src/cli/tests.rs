@@ -3,7 +3,8 @@
 use std::os::unix::ffi::OsStrExt;
 
 use super::*;
-use crate::config::{CpuList, StatsFormat, TraceConfig, TraceDestination};
+use crate::config::CpuList;
+use crate::trace::config::{StatsFormat, TraceConfig, TraceDestination};
 use crate::trace::format::TraceFormat;
 use crate::trace::stream::WhenFull;
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum, ValueHint};
 
-use crate::config::{StatsFormat, TraceConfig};
+use crate::trace::config::{StatsFormat, TraceConfig};
 use crate::trace::filter::TraceFilter;
 use crate::trace::format::TraceFormat;
 use crate::trace::stream::WhenFull;

@@ -15,7 +15,6 @@ use crate::console::{Output, OutputReport};
 use crate::devices::DeviceSet;
 use crate::devices::queue::{DeviceQueue, Round, Watch};
 use crate::events::Event;
-use crate::trace::recorder::Recorder;
 
 /// The first nap after work was found.
 const NAP_MIN: Duration = Duration::from_micros(200);
@@ -91,13 +90,29 @@ impl Default for DeviceControl {
     }
 }
 
+/// Told what the device thread does, besides what it serves. Without the devices: it may wait.
+pub trait WatchOutput: Watch {
+    /// The devices have been let go of.
+    fn let_go(&mut self);
+
+    /// `len` bytes of output, of which there were `offset` before, were written from `began` to
+    /// now.
+    fn wrote(&mut self, began: u64, offset: u64, len: usize);
+}
+
+impl WatchOutput for () {
+    fn let_go(&mut self) {}
+
+    fn wrote(&mut self, _: u64, _: u64, _: usize) {}
+}
+
 /// The device thread's own state.
-pub struct DeviceThread<'a> {
+pub struct DeviceThread<'a, W> {
     queue: &'a DeviceQueue<DeviceSet>,
     control: &'a DeviceControl,
     output: Box<dyn Output>,
     on_event: Box<dyn FnMut(Event) + 'a>,
-    recorder: Option<Box<Recorder>>,
+    watch: W,
     /// Output failed: from then on it is only counted.
     failed: bool,
     lost: u64,
@@ -141,22 +156,22 @@ struct Found {
     timer: Option<Duration>,
 }
 
-impl<'a> DeviceThread<'a> {
+impl<'a, W: WatchOutput> DeviceThread<'a, W> {
     /// A thread that writes to `output` and tells `on_event` if that fails, and when the guest
-    /// has made room for input that waits. `recorder` records what it does.
+    /// has made room for input that waits. `watch` is told what it does.
     pub fn new(
         queue: &'a DeviceQueue<DeviceSet>,
         control: &'a DeviceControl,
         output: Box<dyn Output>,
         on_event: impl FnMut(Event) + 'a,
-        recorder: Option<Box<Recorder>>,
+        watch: W,
     ) -> Self {
         Self {
             queue,
             control,
             output,
             on_event: Box::new(on_event),
-            recorder,
+            watch,
             failed: false,
             lost: 0,
             batch: Vec::new(),
@@ -221,10 +236,10 @@ impl<'a> DeviceThread<'a> {
     /// Serves what is there, writes the output if it is due (or `at_once`), logs what is to be
     /// logged.
     fn round(&mut self, at_once: bool) -> Round<Found> {
-        let Self { queue, pacing, batch, recorder, .. } = self;
+        let Self { queue, pacing, batch, watch, .. } = self;
         let mut notices = Vec::new();
         let mut input_room = false;
-        let round = queue.round(recorder, |devices| {
+        let round = queue.round(watch, |devices| {
             let len = devices.com1().output_len();
             let due = pacing.is_due(len, Instant::now()) || (at_once && len > 0);
             if due {
@@ -236,9 +251,7 @@ impl<'a> DeviceThread<'a> {
             Found { output_left: devices.com1().output_len() > 0, timer: devices.tick() }
         });
         self.pacing.posted = round.posted;
-        if let Some(recorder) = &mut self.recorder {
-            recorder.flush();
-        }
+        self.watch.let_go();
         if input_room {
             (self.on_event)(Event::InputRoom);
         }
@@ -253,15 +266,13 @@ impl<'a> DeviceThread<'a> {
     fn write_batch(&mut self) {
         let mut start = 0;
         while start < self.batch.len() && !self.failed && !self.control.reached(Phase::Abandon) {
-            let began = self.recorder.now();
+            let began = self.watch.now();
             match self.output.write(&self.batch[start..]) {
                 Ok(count) => {
                     start += count;
                     let before = self.control.written.fetch_add(to_u64(count), Ordering::Relaxed);
                     self.control.writes.fetch_add(1, Ordering::Relaxed);
-                    if let Some(recorder) = &mut self.recorder {
-                        recorder.output(began, before, count);
-                    }
+                    self.watch.wrote(began, before, count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
@@ -291,7 +302,7 @@ impl<'a> DeviceThread<'a> {
     }
 }
 
-impl fmt::Debug for DeviceThread<'_> {
+impl<W> fmt::Debug for DeviceThread<'_, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DeviceThread").field("pacing", &self.pacing).finish_non_exhaustive()
     }

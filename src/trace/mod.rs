@@ -7,6 +7,7 @@
 //! for, and `report.rs` reads what was written.
 
 pub mod clock;
+pub mod config;
 pub mod filter;
 pub mod flight;
 pub mod format;

@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::devices::queue::{Posted, Ticket, Watch};
+use crate::devices::thread::WatchOutput;
 use crate::exit::VcpuId;
 use crate::trace::record::{Event, MarkerName, Record, ServiceEvent, Source, Totals, saturate};
 use crate::trace::summary::Summary;
@@ -126,8 +127,7 @@ impl Recorder {
         self.flush();
     }
 
-    /// One write of output to the host, from `began` to now.
-    pub fn output(&mut self, began: u64, offset: u64, len: usize) {
+    fn output(&mut self, began: u64, offset: u64, len: usize) {
         let took = saturate(self.shared.clock.now().saturating_sub(began));
         let len = u32::try_from(len).unwrap_or(u32::MAX);
         let event = Event::Output { offset, len, took };
@@ -213,6 +213,20 @@ impl Watch for Recorder {
 
     fn serving(&mut self) {
         self.serving = self.now();
+    }
+}
+
+impl WatchOutput for Option<Box<Recorder>> {
+    fn let_go(&mut self) {
+        if let Some(recorder) = self {
+            recorder.flush();
+        }
+    }
+
+    fn wrote(&mut self, began: u64, offset: u64, len: usize) {
+        if let Some(recorder) = self {
+            recorder.output(began, offset, len);
+        }
     }
 }
 

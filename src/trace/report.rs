@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::cli::ReportJob;
 use crate::trace::format::{self, TraceError, TraceFormat, TraceReader};
 use crate::trace::html;
 use crate::trace::record::Record;
@@ -17,6 +16,49 @@ use crate::trace::symbols::{Symbols, SymbolsError};
 
 /// Records that are written at once.
 const BATCH: usize = 4096;
+
+/// What to do with one trace, or two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReportJob {
+    /// Print a summary.
+    Summary {
+        /// The trace.
+        trace: PathBuf,
+        /// The ELF file with the names of the guest's code.
+        symbols: Option<PathBuf>,
+        /// As JSON.
+        json: bool,
+    },
+    /// Write a page to look at.
+    Html {
+        /// The trace.
+        trace: PathBuf,
+        /// The ELF file with the names of the guest's code.
+        symbols: Option<PathBuf>,
+        /// The page.
+        page: PathBuf,
+    },
+    /// Write the trace in another form.
+    Export {
+        /// The trace.
+        trace: PathBuf,
+        /// The ELF file with the names of the guest's code.
+        symbols: Option<PathBuf>,
+        /// The file.
+        file: PathBuf,
+        /// Its form.
+        format: TraceFormat,
+    },
+    /// Print how two runs differ.
+    Diff {
+        /// The earlier.
+        before: PathBuf,
+        /// The later.
+        after: PathBuf,
+        /// As JSON.
+        json: bool,
+    },
+}
 
 /// Why there is no report.
 #[derive(Debug, Error)]

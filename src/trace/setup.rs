@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use thiserror::Error;
 
-use crate::config::{GuestSource, TraceDestination, VmConfig};
+use crate::trace::config::{TraceConfig, TraceDestination};
 use crate::trace::format::{self, TraceInfo};
 use crate::trace::symbols::{Symbols, SymbolsError};
 use crate::trace::tracer::{TraceOutput, TraceSetup};
@@ -35,13 +35,13 @@ pub enum TraceOpenError {
     Symbols(#[from] SymbolsError),
 }
 
-/// Opens the trace that `config` asks for, if any. Waits for a reader if it is a FIFO.
+/// Opens the trace that `trace` asks for, if any, of a VM of `vcpus` vCPUs that runs `guest`. Waits
+/// for a reader if it is a FIFO.
 ///
 /// # Errors
 ///
 /// See [`TraceOpenError`].
-pub fn open(config: &VmConfig) -> Result<TraceSetup, TraceOpenError> {
-    let trace = &config.trace;
+pub fn open(trace: &TraceConfig, vcpus: u32, guest: String) -> Result<TraceSetup, TraceOpenError> {
     let setup = TraceSetup {
         output: None,
         filter: trace.filter.clone(),
@@ -63,21 +63,15 @@ pub fn open(config: &VmConfig) -> Result<TraceSetup, TraceOpenError> {
     let abandoned = Arc::<AtomicBool>::default();
     let file = Box::new(TraceFile::new(file, Arc::clone(&abandoned)));
     let symbolize = symbols.map(Symbols::into_symbolize);
-    let sink = format::sink(trace.format(), file, &info(config), symbolize)
-        .map_err(TraceOpenError::Write)?;
-    Ok(TraceSetup { output: Some(TraceOutput { sink, abandoned }), ..setup })
-}
-
-fn info(config: &VmConfig) -> TraceInfo {
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    TraceInfo {
-        vcpus: config.vcpus.get(),
+    let info = TraceInfo {
+        vcpus,
         epoch_unix_ns: since_1970.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(0)),
-        guest: match &config.guest {
-            GuestSource::File(path) => path.display().to_string(),
-            GuestSource::Demo(guest) => format!("demo {}", guest.name),
-        },
-        filter: config.trace.filter.to_string(),
-        has_rip: config.trace.needs_rip(),
-    }
+        guest,
+        filter: trace.filter.to_string(),
+        has_rip: trace.needs_rip(),
+    };
+    let sink =
+        format::sink(trace.format(), file, &info, symbolize).map_err(TraceOpenError::Write)?;
+    Ok(TraceSetup { output: Some(TraceOutput { sink, abandoned }), ..setup })
 }

@@ -66,10 +66,6 @@ impl Sink for Memory {
     }
 }
 
-fn vcpus(count: u32) -> VcpuCount {
-    VcpuCount::new(count).unwrap()
-}
-
 /// Runs one vCPU without a device thread: it helps itself to what it has posted. Returns its
 /// records.
 fn recorded(rip: bool, steps: Vec<Step>) -> Vec<Record> {
@@ -78,7 +74,7 @@ fn recorded(rip: bool, steps: Vec<Step>) -> Vec<Record> {
     let posting = devices.post_policy();
     let queue = DeviceQueue::new(devices, 64);
     let setup = TraceSetup { output: Memory::default().output(), rip, ..TraceSetup::default() };
-    let tracer = Tracer::with_clock(setup, vcpus(1), Clock::manual(Arc::default(), STEP));
+    let tracer = Tracer::with_clock(setup, 1, Clock::manual(Arc::default(), STEP));
     let control = VcpuControl::new();
     let vcpu = ScriptedVcpu::new(steps);
     let tracing = tracer.vcpu_tracing(V0);
@@ -193,7 +189,7 @@ where
     I: IntoIterator<Item = Step>,
     I::IntoIter: Send + 'static,
 {
-    let count = vcpus(scripts.len().try_into().unwrap());
+    let count = scripts.len().try_into().unwrap();
     let setup = TraceSetup { output: memory.output(), ..setup };
     let tracer = Tracer::new(setup, count);
     let make = |script| -> Maker {
@@ -201,6 +197,7 @@ where
         Box::new(|| Ok(vcpu))
     };
     let makers = scripts.into_iter().map(make).collect();
+    let count = VcpuCount::new(count).unwrap();
     let vmm = Vmm::new(Scripts::new(makers, &Arc::default()), count, |_| None, tracer).unwrap();
     let report = watched(move || vmm.run(Box::new(Null), &mut Host::default(), None));
     (memory.records(), report)

@@ -9,7 +9,6 @@ use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
-use crate::config::VcpuCount;
 use crate::devices::queue::QueueCounts;
 use crate::exit::VcpuId;
 use crate::irq::IrqLine;
@@ -162,13 +161,13 @@ pub(super) struct WriterControl {
 
 impl Tracer {
     /// Tracing as `setup` has it, of a VM of `vcpus` vCPUs. The epoch is now.
-    pub fn new(setup: TraceSetup, vcpus: VcpuCount) -> Self {
+    pub fn new(setup: TraceSetup, vcpus: u32) -> Self {
         Self::with_clock(setup, vcpus, Clock::host())
     }
 
     /// The same with another clock.
-    pub fn with_clock(setup: TraceSetup, vcpus: VcpuCount, clock: Clock) -> Self {
-        let sources = usize::try_from(vcpus.get()).unwrap_or(usize::MAX).saturating_add(1);
+    pub fn with_clock(setup: TraceSetup, vcpus: u32, clock: Clock) -> Self {
+        let sources = usize::try_from(vcpus).unwrap_or(usize::MAX).saturating_add(1);
         let when_full = setup.when_full.unwrap_or(WhenFull::Block);
         let capacity = (ALL_RECORDS / sources).clamp(FEWEST_RECORDS, MOST_RECORDS);
         let streams = if setup.output.is_some() { sources } else { 0 };

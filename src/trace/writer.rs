@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::panics;
 use crate::trace::format::Sink;
 use crate::trace::record::{Event, Record, Source, Totals};
 use crate::trace::tracer::{Shared, TraceEvent, WriterControl};
-use crate::vcpu::handle::panic_message;
 
 /// How long a record waits for the writer at most, on a host that is not overloaded.
 const PERIOD: Duration = Duration::from_millis(50);
@@ -44,7 +44,7 @@ impl TraceWriter {
         let end = catch_unwind(write).unwrap_or_else(|payload| {
             // Nobody takes records any more.
             shared.abandon_streams();
-            Err(io::Error::other(panic_message(&*payload)))
+            Err(io::Error::other(panics::message(&*payload)))
         });
         on_event(TraceEvent::Ended(end));
     }

@@ -1,7 +1,6 @@
 //! The life of a vCPU's thread: bind to a CPU, make the vCPU, wait at the gate, run,
 //! report. It reports its end on every path, a panic included.
 
-use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,6 +12,7 @@ use crate::devices::queue::DeviceQueue;
 use crate::devices::{DeviceSet, PostPolicy};
 use crate::events::{Event, EventSender};
 use crate::exit::VcpuId;
+use crate::panics;
 use crate::trace::tracer::VcpuTracing;
 use crate::vcpu::runner::Runner;
 use crate::vcpu::state::{Gate, StartCommand, StartGate, VcpuControl};
@@ -57,7 +57,7 @@ pub fn vcpu_life<B: BuildVcpu>(shared: Arc<Shared<B>>, seat: VcpuSeat) -> impl F
         let life = AssertUnwindSafe(|| live(&shared, &seat));
         // The vCPU is kept, and the thread too, until all vCPUs have ended.
         let (end, _vcpu) = panic::catch_unwind(life)
-            .unwrap_or_else(|payload| (VcpuEnd::Panicked(panic_message(&*payload)), None));
+            .unwrap_or_else(|payload| (VcpuEnd::Panicked(panics::message(&*payload)), None));
         seat.events.send(Event::VcpuEnded(seat.id, end));
         shared.exit.wait();
     }
@@ -100,13 +100,4 @@ fn bind_to(cpu: usize) -> nix::Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(cpu)?;
     sched_setaffinity(Pid::from_raw(0), &cpus)
-}
-
-/// What a panic said.
-pub fn panic_message(payload: &(dyn Any + Send)) -> String {
-    payload
-        .downcast_ref::<&str>()
-        .map(ToString::to_string)
-        .or_else(|| payload.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a message".into())
 }

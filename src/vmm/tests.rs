@@ -49,7 +49,7 @@ impl TestVm {
     fn with_makers(makers: Vec<Maker>) -> Self {
         let token = Arc::default();
         let count = VcpuCount::new(makers.len().try_into().unwrap()).unwrap();
-        let tracer = Tracer::new(TraceSetup::default(), count);
+        let tracer = Tracer::new(TraceSetup::default(), count.get());
         let vmm = Vmm::new(Scripts::new(makers, &token), count, |_| None, tracer).unwrap();
         Self { vmm, logs: Vec::new(), token }
     }

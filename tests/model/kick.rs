@@ -6,7 +6,6 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use loom::thread::{self, JoinHandle};
-use minivmm::config::VcpuCount;
 use minivmm::devices::DeviceSet;
 use minivmm::devices::queue::DeviceQueue;
 use minivmm::devices::serial::SerialPort;
@@ -155,7 +154,7 @@ fn start(control: &Arc<VcpuControl>, machine: &Arc<Machine>, halts: bool) -> Joi
         let queue = DeviceQueue::new(devices, 1);
         let setup = TraceSetup { no_flight_recorder: true, ..TraceSetup::default() };
         let vcpu = ModelVcpu { machine: Arc::clone(&machine), halts };
-        let tracer = Tracer::new(setup, VcpuCount::default());
+        let tracer = Tracer::new(setup, 1);
         let tracing = tracer.vcpu_tracing(VcpuId(0));
         let mut runner = Runner::new(VcpuId(0), vcpu, &control, &queue, posting, tracing);
         // By hand, because nothing of loom's may be used while a found deadlock unwinds.

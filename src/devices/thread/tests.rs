@@ -96,7 +96,7 @@ fn a_batch_is_written_to_its_end_and_counted() {
     let no_event = |event| panic!("{event:?}");
     send(&queue, b"0123456789");
     control.drain();
-    let report = DeviceThread::new(&queue, &control, Box::new(output), no_event, None).run();
+    let report = DeviceThread::new(&queue, &control, Box::new(output), no_event, ()).run();
     assert_eq!(*calls.lock().unwrap(), [&b"0123"[..], b"4567", b"89"]);
     assert_eq!(report, OutputReport { written: 10, writes: 3, lost: 0 });
     assert_eq!((control.written(), control.writes()), (10, 3));
@@ -111,7 +111,7 @@ fn a_drain_gets_what_is_in_the_transmitter_and_the_channel_too() {
         let output = Calls { limit: usize::MAX, ..Calls::default() };
         let calls = Arc::clone(&output.calls);
         control.drain();
-        DeviceThread::new(&queue, &control, Box::new(output), |_| {}, None).run();
+        DeviceThread::new(&queue, &control, Box::new(output), |_| {}, ()).run();
         assert_eq!(calls.lock().unwrap().concat(), bytes);
     }
 }
@@ -146,7 +146,7 @@ fn an_abandoned_batch_is_counted_and_not_written() {
     let calls = Arc::clone(&output.calls);
     send(&queue, b"0123456789");
     control.abandon();
-    let report = DeviceThread::new(&queue, &control, Box::new(output), |_| {}, None).run();
+    let report = DeviceThread::new(&queue, &control, Box::new(output), |_| {}, ()).run();
     assert_eq!(report, OutputReport { written: 0, writes: 0, lost: 10 });
     assert!(calls.lock().unwrap().is_empty());
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::thread;
 
 use super::*;
-use crate::config::VcpuCount;
 use crate::devices::serial::{OUTPUT_CAPACITY, SerialPort};
 use crate::exit::InsnBytes;
 use crate::irq::NullIrq;
@@ -37,7 +36,7 @@ impl Machine {
     }
 
     fn runner(&self, vcpu: ScriptedVcpu) -> Runner<'_, ScriptedVcpu> {
-        let tracing = Tracer::new(TraceSetup::default(), VcpuCount::default()).vcpu_tracing(ID);
+        let tracing = Tracer::new(TraceSetup::default(), 1).vcpu_tracing(ID);
         Runner::new(ID, vcpu, &self.control, &self.queue, self.posting.clone(), tracing)
     }
 

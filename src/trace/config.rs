@@ -1,4 +1,5 @@
-//! What a user wants recorded of a VM's exits, and in which form.
+//! What a user wants recorded of a VM's exits, and in which form. Plain values, like all of a VM's
+//! configuration, of which this is a part.
 
 use std::fmt;
 use std::path::PathBuf;
