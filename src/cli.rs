@@ -25,10 +25,11 @@ use minivmm_guests::{GUESTS, Guest};
 use thiserror::Error;
 
 use crate::config::{
-    CpuMode, DEFAULT_LOAD_ADDR, GuestSource, MemorySize, NumberError, Pinning, Register,
-    SerialConfig, UnknownRegister, VcpuCount, VmConfig, parse_bits64, parse_u64,
+    CpuMode, DEFAULT_LOAD_ADDR, GuestSource, MemorySize, Pinning, Register, SerialConfig,
+    UnknownRegister, VcpuCount, VmConfig,
 };
 use crate::exit::Gpa;
+use crate::number::{NumberError, parse_bits64, parse_u64};
 use crate::outcome::EXIT_CODES_HELP;
 use crate::trace::report::ReportJob;
 use report::ReportArgs;

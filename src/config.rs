@@ -7,7 +7,6 @@
 //! the VM is built. Plain data, made on the main thread and only read after that.
 
 mod memory_size;
-mod number;
 mod pinning;
 mod register;
 mod serial;
@@ -22,10 +21,10 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::exit::Gpa;
+use crate::number::{NumberError, parse_u64};
 use crate::trace::config::TraceConfig;
 
 pub use memory_size::{MemorySize, MemorySizeError};
-pub use number::{NumberError, parse_bits64, parse_u64};
 pub use pinning::{CpuList, CpuListError, Pinning};
 pub use register::{Register, UnknownRegister};
 pub use serial::{SerialConfig, SerialConfigError};

@@ -18,6 +18,7 @@ pub mod host;
 pub mod irq;
 pub mod kvm;
 pub mod memory;
+pub mod number;
 pub mod outcome;
 pub mod panics;
 pub mod report;

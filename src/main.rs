@@ -16,6 +16,7 @@ use minivmm::kvm::vm::{KVM_DEVICE, KvmVm};
 use minivmm::outcome::{ExitCode, VmOutcome};
 use minivmm::trace::config::StatsFormat;
 use minivmm::trace::summary::{Summary, TextOptions};
+use minivmm::trace::symbols::Symbols;
 use minivmm::trace::tracer::Tracer;
 use minivmm::trace::{report, setup};
 use minivmm::vmm::Vmm;
@@ -100,13 +101,16 @@ fn run(config: &VmConfig) -> Result<u8, Box<dyn Error>> {
     }
     if let (Some(stats), Some(format)) = (&report.stats, config.trace.stats) {
         // If nobody takes it there is nobody left to tell.
-        let _ = print_stats(stats, format);
+        let _ = print_stats(stats, format, config.trace.symbols.as_deref());
     }
     Ok(report.outcome.exit_code())
 }
 
-fn print_stats(stats: &Summary, format: StatsFormat) -> io::Result<()> {
-    let report = stats.report();
+fn print_stats(stats: &Summary, format: StatsFormat, symbols: Option<&Path>) -> io::Result<()> {
+    // They could be read before the guest ran.
+    let mut symbols = symbols.and_then(|path| Symbols::load(path).ok());
+    let name = |rip| symbols.as_mut().and_then(|symbols| symbols.name(rip));
+    let report = stats.report_with_symbols(name);
     let text = match format {
         StatsFormat::Text => report.text(TextOptions::default()).to_string().into_bytes(),
         StatsFormat::Json => {

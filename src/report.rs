@@ -97,7 +97,9 @@ pub fn count_of(exits: u64) -> String {
 /// One line an exit, with the time since the trace's epoch; equal ones in a row are one line with
 /// their number.
 pub fn write_exits(f: &mut dyn fmt::Write, exits: &[Record]) -> fmt::Result {
-    let what = |record: &Record| record.exit().map(|exit| (exit.exit, exit.data, exit.handling));
+    let what = |record: &Record| {
+        record.exit().map(|exit| (exit.exit, exit.data, exit.rip, exit.handling.name()))
+    };
     for run in exits.chunk_by(|a, b| what(a) == what(b)) {
         let Some((first, exit)) = run.first().and_then(|first| Some((first, first.exit()?))) else {
             continue;

@@ -269,3 +269,58 @@ fn a_slow_disk_may_drop_but_counts() {
     assert_eq!(number("seen"), 20_001);
     assert_eq!(number("seen"), number("kept") + number("dropped"));
 }
+
+#[test]
+fn statistics_count_the_kicks_that_end_a_run() {
+    if !require_kvm() {
+        return;
+    }
+    let guest = prompting("spin");
+    let mut command = minivmm("-q --vcpus 3 --stats=json");
+    command.arg(guest.path());
+    let mut running = Running::start(command);
+    let _stdout = running.wait_for_prompts(3);
+    running.signal(Signal::SIGTERM);
+    let finished = running.finish().assert_code(143);
+    let stats: Value = serde_json::from_str(&finished.stderr).unwrap();
+    assert_eq!(stats["kicks"], 3);
+}
+
+#[test]
+fn the_flight_recorder_shows_rip_when_it_is_asked_for() {
+    if !require_kvm() {
+        return;
+    }
+    run(minivmm("--demo triple-fault --trace-rip")).assert_code(8).assert_says(" rip=0x10");
+}
+
+#[test]
+fn statistics_name_the_code() {
+    if !require_kvm() {
+        return;
+    }
+    // The guest's code is what the file says: one function from 0x1000 on.
+    let place = Place::new();
+    let source = place.file("guest.S");
+    let text = ".code16\n.globl shout\n.type shout, @function\nshout: mov $0x3f8, %dx\n\
+                mov $0x21, %al\nout %al, %dx\nhlt\n.size shout, . - shout\n";
+    fs::write(&source, text).unwrap();
+    let (elf, image) = (place.file("guest.elf"), place.file("guest.bin"));
+    let cc = |args: &[&str]| {
+        let status = std::process::Command::new("cc")
+            .args(["-m32", "-nostdlib", "-static", "-Wl,-Ttext=0x1000,-e,shout,--build-id=none"])
+            .args(args)
+            .status();
+        assert!(status.unwrap().success());
+    };
+    cc(&[source.to_str().unwrap(), "-o", elf.to_str().unwrap()]);
+    cc(&["-Wl,--oformat=binary", source.to_str().unwrap(), "-o", image.to_str().unwrap()]);
+    let mut command = minivmm("--stats=json --symbols");
+    command.arg(&elf).arg(&image);
+    let finished = run(command).assert_code(0);
+    assert_eq!(finished.stdout, b"!");
+    let stats: Value = serde_json::from_str(&finished.stderr).unwrap();
+    // RIP may be at the instruction or after it; after the last one the function has ended.
+    let names = stats["symbols"].as_array().unwrap().iter().map(|row| &row["symbol"]);
+    assert!(names.into_iter().any(|name| name == "shout"), "{stats:#}");
+}

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use super::number::{NumberError, parse_u64};
+use crate::number::{NumberError, parse_u64};
 
 /// The units a size is written in, largest first: the letter, and the power of two.
 const UNITS: [(char, u32); 4] = [('T', 40), ('G', 30), ('M', 20), ('K', 10)];

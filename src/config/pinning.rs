@@ -9,8 +9,8 @@ use std::str::FromStr;
 use nix::sched::CpuSet;
 use thiserror::Error;
 
-use super::number::parse_u64;
 use crate::exit::VcpuId;
+use crate::number::parse_u64;
 
 /// Which host CPUs the vCPU threads are bound to.
 #[derive(Clone, Debug, PartialEq, Eq)]

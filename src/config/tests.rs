@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::exit::VcpuId;
+use crate::number::parse_bits64;
 
 /// Asserts that a text is read as `expected`, where an error stands for its message.
 #[track_caller]

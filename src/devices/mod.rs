@@ -13,6 +13,7 @@ pub mod serial;
 pub mod thread;
 pub mod uart16550;
 pub mod unknown;
+pub mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use crate::console::{Output, OutputReport};
 use crate::devices::DeviceSet;
-use crate::devices::queue::{DeviceQueue, Round, Watch};
+use crate::devices::queue::{DeviceQueue, Round};
+use crate::devices::watch::WatchOutput;
 use crate::events::Event;
 
 /// The first nap after work was found.
@@ -88,22 +89,6 @@ impl Default for DeviceControl {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// Told what the device thread does, besides what it serves. Without the devices: it may wait.
-pub trait WatchOutput: Watch {
-    /// The devices have been let go of.
-    fn let_go(&mut self);
-
-    /// `len` bytes of output, of which there were `offset` before, were written from `began` to
-    /// now.
-    fn wrote(&mut self, began: u64, offset: u64, len: usize);
-}
-
-impl WatchOutput for () {
-    fn let_go(&mut self) {}
-
-    fn wrote(&mut self, _: u64, _: u64, _: usize) {}
 }
 
 /// The device thread's own state.

@@ -16,6 +16,7 @@ pub mod record;
 pub mod recorder;
 pub mod report;
 pub mod setup;
+mod shared;
 pub mod stream;
 pub mod summary;
 pub mod symbols;

@@ -8,12 +8,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::devices::queue::{Posted, Ticket, Watch};
-use crate::devices::thread::WatchOutput;
+use crate::devices::watch::{Posted, Ticket, Watch, WatchOutput};
 use crate::exit::VcpuId;
 use crate::trace::record::{Event, MarkerName, Record, ServiceEvent, Source, Totals, saturate};
+use crate::trace::shared::{Collected, Shared};
 use crate::trace::summary::Summary;
-use crate::trace::tracer::{Collected, Shared};
 
 /// See the module's text.
 pub struct Recorder {
@@ -63,11 +62,6 @@ impl Recorder {
             kernel: Vec::new(),
             ended: false,
         }
-    }
-
-    /// Whether exits are to have their RIP.
-    pub fn wants_rip(&self) -> bool {
-        self.shared.rip
     }
 
     /// Whether statistics are kept.

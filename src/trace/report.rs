@@ -90,14 +90,14 @@ pub enum ReportError {
 pub fn run(job: &ReportJob) -> Result<Vec<u8>, ReportError> {
     match job {
         ReportJob::Summary { trace, symbols, json } => {
-            let (report, note) = report_on(trace, symbols.as_deref())?;
+            let report = report_on(trace, symbols.as_deref())?;
             if *json {
                 return json_of(|out| report.write_json(out));
             }
-            Ok(format!("{note}{}", report.text(TextOptions::default())).into_bytes())
+            Ok(report.text(TextOptions::default()).to_string().into_bytes())
         }
         ReportJob::Diff { before, after, json } => {
-            let diff = Diff::of(&report_on(before, None)?.0, &report_on(after, None)?.0);
+            let diff = Diff::of(&report_on(before, None)?, &report_on(after, None)?);
             if *json { json_of(|out| diff.write_json(out)) } else { Ok(diff.to_string().into()) }
         }
         ReportJob::Html { trace, symbols, page } => {
@@ -118,23 +118,23 @@ fn json_of(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> Result<Vec<u8>
     Ok(json)
 }
 
-/// Reads a trace to its end. The note is a line about where it was cut, if it was.
-fn report_on(trace: &Path, symbols: Option<&Path>) -> Result<(Report, String), ReportError> {
+/// Reads a trace to its end.
+fn report_on(trace: &Path, symbols: Option<&Path>) -> Result<Report, ReportError> {
     let symbols = symbols.map(Symbols::load).transpose()?;
     let mut reader = TraceReader::open(trace)?;
     let mut summary = Summary::for_trace(reader.info().clone());
     for record in &mut reader {
         summary.add(&record?);
     }
-    let report = match symbols {
+    summary.cut = reader.cut();
+    Ok(match symbols {
         Some(mut symbols) => summary.report_with_symbols(|rip| symbols.name(rip)),
         None => summary.report(),
-    };
-    Ok((report, note(&reader)))
+    })
 }
 
 fn note(reader: &TraceReader) -> String {
-    reader.cut().map_or_else(String::new, |cut| format!("This trace is {cut}.\n\n"))
+    reader.cut().map_or_else(String::new, |cut| format!("This trace was {cut}."))
 }
 
 fn write_page(trace: &Path, symbols: Option<&Path>, page: &Path) -> Result<(), ReportError> {

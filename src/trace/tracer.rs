@@ -1,5 +1,5 @@
-//! The tracing of one VM: what its threads' recorders share, and how it is set up, switched and
-//! taken apart. Made and owned by the supervisor.
+//! The tracing of one VM: how it is set up, what its threads record with, and how it is brought to
+//! an end. Made and owned by the supervisor.
 
 use std::fmt;
 use std::io;
@@ -7,17 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use parking_lot::Mutex;
-
-use crate::devices::queue::QueueCounts;
+use crate::devices::watch::QueueCounts;
 use crate::exit::VcpuId;
 use crate::irq::IrqLine;
-use crate::sync::Parker;
 use crate::trace::clock::Clock;
 use crate::trace::filter::TraceFilter;
 use crate::trace::format::Sink;
-use crate::trace::record::{Event, Record, Source, Totals};
+use crate::trace::record::{Event, Record, Source};
 use crate::trace::recorder::Recorder;
+pub use crate::trace::shared::TraceEvent;
+use crate::trace::shared::{Shared, WriterControl};
 use crate::trace::stream::{Stream, WhenFull};
 use crate::trace::summary::{KernelStats, QueueStats, Summary};
 use crate::trace::writer::TraceWriter;
@@ -27,8 +26,6 @@ const ALL_RECORDS: usize = 1 << 20;
 /// The most and the fewest records of one stream.
 const MOST_RECORDS: usize = 1 << 13;
 const FEWEST_RECORDS: usize = 1 << 8;
-/// Rare records of other threads that may wait for the writer.
-const MOST_EVENTS: usize = 1 << 16;
 
 /// What is to be traced, and where to.
 #[derive(Debug, Default)]
@@ -61,86 +58,6 @@ impl fmt::Debug for TraceOutput {
     }
 }
 
-/// What the recorders of a VM and the writer of its trace share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) clock: Clock,
-    pub(super) filter: TraceFilter,
-    pub(super) rip: bool,
-    /// The guest's switch. Publishes nothing but itself.
-    recording: AtomicBool,
-    /// One for each vCPU and one for the device thread; none without a trace.
-    pub(super) streams: Box<[Stream]>,
-    /// Where the writer sleeps.
-    pub(super) writer: Parker,
-    /// Records of threads that have no stream. A lock, for they are rare.
-    events: Mutex<Vec<Record>>,
-    collected: Mutex<Vec<Collected>>,
-}
-
-/// What a recorder leaves behind.
-#[derive(Debug)]
-pub(super) struct Collected {
-    pub(super) source: Source,
-    pub(super) exits: Totals,
-    pub(super) others: Totals,
-    pub(super) summary: Option<Box<Summary>>,
-    /// The kernel's own counters.
-    pub(super) kernel: Vec<(String, u64)>,
-}
-
-impl Shared {
-    /// The stream of a source.
-    pub(super) fn stream_of(&self, source: Source) -> Option<usize> {
-        let index = match source {
-            Source::Vcpu(id) => id.index(),
-            Source::Devices => self.streams.len().checked_sub(1)?,
-            Source::Supervisor => return None,
-        };
-        (index < self.streams.len()).then_some(index)
-    }
-
-    pub(super) fn is_recording(&self) -> bool {
-        self.recording.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn set_recording(&self, on: bool) {
-        self.recording.store(on, Ordering::Relaxed);
-    }
-
-    pub(super) fn collect(&self, collected: Collected) {
-        self.collected.lock().push(collected);
-    }
-
-    /// Shows what each recorder has left behind.
-    pub(super) fn visit_collected(&self, mut visit: impl FnMut(&mut Collected)) {
-        self.collected.lock().iter_mut().for_each(&mut visit);
-    }
-
-    fn note(&self, event: Event) {
-        let record = Record { time: self.clock.now(), source: Source::Supervisor, event };
-        let mut events = self.events.lock();
-        if events.len() < MOST_EVENTS && !self.streams.is_empty() {
-            events.push(record);
-        }
-    }
-
-    /// Moves all records that wait into `batch`.
-    pub(super) fn drain(&self, batch: &mut Vec<Record>) {
-        for stream in &self.streams {
-            stream.drain(|words| batch.extend(Record::from_words(words)));
-        }
-        batch.append(&mut self.events.lock());
-    }
-
-    /// No thread waits for the writer any more.
-    pub(super) fn abandon_streams(&self) {
-        for stream in &self.streams {
-            stream.abandon();
-        }
-    }
-}
-
 /// See the module's text.
 #[derive(Debug)]
 pub struct Tracer {
@@ -150,13 +67,6 @@ pub struct Tracer {
     flight: bool,
     control: Arc<WriterControl>,
     writer: Option<JoinHandle<()>>,
-}
-
-/// How the supervisor steers the writer.
-#[derive(Debug, Default)]
-pub(super) struct WriterControl {
-    /// No recorder is left: write what there is, complete the trace, end.
-    pub(super) finish: AtomicBool,
 }
 
 impl Tracer {
@@ -171,16 +81,8 @@ impl Tracer {
         let when_full = setup.when_full.unwrap_or(WhenFull::Block);
         let capacity = (ALL_RECORDS / sources).clamp(FEWEST_RECORDS, MOST_RECORDS);
         let streams = if setup.output.is_some() { sources } else { 0 };
-        let shared = Shared {
-            clock,
-            filter: setup.filter,
-            rip: setup.rip,
-            recording: AtomicBool::new(true),
-            streams: (0..streams).map(|_| Stream::new(capacity, when_full)).collect(),
-            writer: Parker::default(),
-            events: Mutex::default(),
-            collected: Mutex::default(),
-        };
+        let streams = (0..streams).map(|_| Stream::new(capacity, when_full)).collect();
+        let shared = Shared::new(clock, setup.filter, setup.rip, streams, setup.stats);
         Self {
             shared: Arc::new(shared),
             output: setup.output,
@@ -199,7 +101,7 @@ impl Tracer {
     /// What a vCPU's run loop records with.
     pub fn vcpu_tracing(&self, id: VcpuId) -> VcpuTracing {
         let recorders = self.recorders(Source::Vcpu(id));
-        VcpuTracing { clock: self.clock(), flight: self.flight, recorders }
+        VcpuTracing { clock: self.clock(), flight: self.flight, rip: self.shared.rip, recorders }
     }
 
     /// What makes the recorder of a thread, on that thread; none if nothing is recorded.
@@ -211,7 +113,7 @@ impl Tracer {
 
     /// An interrupt line in front of `line` that records its changes.
     pub fn irq_line(&self, irq: u32, line: Box<dyn IrqLine>) -> Box<dyn IrqLine> {
-        if self.shared.streams.is_empty() {
+        if self.shared.streams.is_empty() && !self.stats {
             return line;
         }
         Box::new(TracedIrq { irq, line, shared: Arc::clone(&self.shared) })
@@ -296,7 +198,7 @@ impl Tracer {
         if !self.stats {
             return None;
         }
-        let mut all = Box::new(Summary::new());
+        let mut all = self.shared.take_noted();
         let mut kernel = KernelStats { vcpus: Vec::new(), vm: vm() };
         self.shared.visit_collected(|collected| {
             if let Some(summary) = collected.summary.take() {
@@ -315,20 +217,12 @@ impl Tracer {
     }
 }
 
-/// What the writer of a trace reports.
-#[derive(Debug)]
-pub enum TraceEvent {
-    /// The trace cannot be written, and ends before the VM does.
-    Failed(io::Error),
-    /// The writer has ended. An error is how it failed to complete the trace, or its panic.
-    Ended(io::Result<()>),
-}
-
 /// What a vCPU's run loop records with.
 #[derive(Clone, Debug)]
 pub struct VcpuTracing {
     clock: Clock,
     flight: bool,
+    rip: bool,
     recorders: Option<RecorderMaker>,
 }
 
@@ -336,6 +230,11 @@ impl VcpuTracing {
     /// Whether exits go into the flight recorder.
     pub fn flight(&self) -> bool {
         self.flight
+    }
+
+    /// Whether exits are to have their RIP.
+    pub fn wants_rip(&self) -> bool {
+        self.rip
     }
 
     /// The time of an exit; 0 if nobody wants to know.

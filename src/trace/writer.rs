@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use crate::panics;
 use crate::trace::format::Sink;
-use crate::trace::record::{Event, Record, Source, Totals};
-use crate::trace::tracer::{Shared, TraceEvent, WriterControl};
+use crate::trace::record::{Event, Record, Source};
+use crate::trace::shared::{Shared, TraceEvent, WriterControl};
 
 /// How long a record waits for the writer at most, on a host that is not overloaded.
 const PERIOD: Duration = Duration::from_millis(50);
@@ -73,7 +73,7 @@ impl TraceWriter {
         if self.batch.is_empty() || self.failed {
             return Ok(());
         }
-        // Stable, and each source's records come in the order of time already.
+        // Stable: what has the same time stays in its thread's order.
         self.batch.sort_by_key(|record| record.time);
         self.sink.write(&self.batch)
     }
@@ -83,15 +83,13 @@ impl TraceWriter {
         let time = self.shared.clock.now();
         let record = |source, event| Record { time, source, event };
         let mut last = Vec::new();
-        let mut others = Totals::default();
         self.shared.visit_collected(|collected| {
             if let Source::Vcpu(_) = collected.source {
                 last.push(record(collected.source, Event::Totals(collected.exits)));
             }
-            others.add(&collected.others);
         });
         last.sort_by_key(|record| record.source);
-        last.push(record(Source::Devices, Event::Totals(others)));
+        last.push(record(Source::Devices, Event::Totals(self.shared.others())));
         last.push(record(Source::Supervisor, Event::End));
         self.sink.write(&last)?;
         self.sink.finish()

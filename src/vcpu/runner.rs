@@ -3,7 +3,8 @@
 
 use log::{Level, log_enabled, trace};
 
-use crate::devices::queue::{Closed, DeviceQueue, Watch};
+use crate::devices::queue::{Closed, DeviceQueue};
+use crate::devices::watch::Watch;
 use crate::devices::{DeviceSet, GuestEnd, PostPolicy, Reply};
 use crate::exit::{Access, AddressSpace, Direction, PioAddr, PioExit, VcpuId, VmExit};
 use crate::trace::record::{Event, ExitEvent, Handling, Record, Source, saturate};
@@ -153,11 +154,9 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
 
     /// The event of an exit that is about to be handled.
     fn pending(&mut self, exit: &VmExit, guest: u64) -> ExitEvent {
-        let (guest, rip) = match &self.recorder {
-            Some(recorder) if recorder.wants_rip() => (guest, self.vcpu.rip()),
-            Some(_) => (guest, None),
-            None => (0, None),
-        };
+        // Without a recorder nobody has looked at the clock before the entry.
+        let guest = if self.recorder.is_some() { guest } else { 0 };
+        let rip = if self.tracing.wants_rip() { self.vcpu.rip() } else { None };
         // What a read returns is not known yet.
         let data = if exit.is_read() { 0 } else { self.first_data(exit) };
         let handling = Handling::Pending;
@@ -250,6 +249,7 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
         let Self { vcpu, recorder, .. } = self;
         for byte in vcpu.data() {
             match (pio.direction, &mut *recorder) {
+                (Direction::Read, _) if pio.port == TRACE_MARKER => *byte = 0xff,
                 (Direction::Read, recorder) => {
                     *byte = recorder.as_ref().map_or(0, |recorder| recorder.status());
                 }

@@ -119,7 +119,11 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
             Some(Ok(())) => self.tracer.join_writer(),
             Some(Err(error)) => {
                 self.tracer.join_writer();
+                let said = error.to_string();
                 verdict.consider_output(VmOutcome::TraceFailed(error));
+                if !matches!(verdict.outcome, Some(VmOutcome::TraceFailed(_))) {
+                    log::error!(target: "minivmm::trace", "the trace has no end: {said}");
+                }
             }
             None => verdict.outcome = Some(VmOutcome::Stuck(vec!["the trace's writer".into()])),
         }

@@ -7,8 +7,11 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::{Span, Terms, TraceFilter};
-use crate::config::{NumberError, VcpuCount, parse_u64};
+use crate::number::{NumberError, parse_u64};
 use crate::trace::record::Reason;
+
+/// The last vCPU of the largest VM.
+const LAST_VCPU: u64 = 65_534;
 
 /// The keys of terms, in the order in which a filter prints them.
 const KEYS: [&str; 9] = ["vcpu", "reason", "port", "gpa", "rip", "after", "before", "min", "every"];
@@ -141,7 +144,7 @@ impl Terms {
 
     fn add_value(&mut self, key: &str, value: &str) -> Result<(), ValueError> {
         match key {
-            "vcpu" => self.vcpus.push(span(value, u64::from(VcpuCount::MAX) - 1)?),
+            "vcpu" => self.vcpus.push(span(value, LAST_VCPU)?),
             "reason" => self.add_reason(value)?,
             "port" => self.ports.push(span(value, u16::MAX.into())?),
             "gpa" => self.gpas.push(span(value, u64::MAX)?),

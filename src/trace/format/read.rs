@@ -12,6 +12,8 @@ use super::csv::CsvReader;
 use super::error::{Fault, TraceError, TraceProblem};
 use super::jsonl::JsonlReader;
 use super::{TraceFormat, TraceInfo};
+use serde::Serialize;
+
 use crate::trace::record::{Event, Record};
 
 /// How much is read from the host at once, in bytes.
@@ -30,7 +32,7 @@ pub struct TraceReader {
 }
 
 /// Where a trace ends that is not complete, because its writer was killed or the disk was full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Cut {
     /// How many records there are.
     pub records: u64,

@@ -75,6 +75,7 @@ impl Summary {
             filter: info.filter.clone(),
             epoch_unix_ns: info.epoch_unix_ns,
             complete: self.complete,
+            cut: self.cut,
         })
     }
 

@@ -19,7 +19,7 @@ mod tests;
 mod text;
 
 use crate::exit::VcpuId;
-use crate::trace::format::TraceInfo;
+use crate::trace::format::{Cut, TraceInfo};
 use crate::trace::record::{Event, Record, ServiceEvent, Source};
 
 use depth::DepthMeter;
@@ -75,6 +75,8 @@ pub struct Summary {
     pub queue: Option<QueueStats>,
     /// KVM's figures, if somebody has read them.
     pub kernel: Option<KernelStats>,
+    /// Where the trace was cut off, if it was.
+    pub cut: Option<Cut>,
     records: u64,
     complete: bool,
     /// By number; the last possible one is that of all others.
@@ -104,6 +106,7 @@ impl Summary {
             info: None,
             queue: None,
             kernel: None,
+            cut: None,
             records: 0,
             complete: false,
             vcpus: Vec::new(),
@@ -194,6 +197,7 @@ impl Summary {
             self.depth.get_or_insert_default().merge(depth);
         }
         self.info = self.info.take().or_else(|| other.info.clone());
+        self.cut = self.cut.or(other.cut);
         self.kernel = self.kernel.take().or_else(|| other.kernel.clone());
         if let Some(theirs) = other.queue {
             let ours = self.queue.get_or_insert_default();

@@ -6,6 +6,8 @@ use std::io;
 
 use serde::Serialize;
 
+use crate::trace::format::Cut;
+
 /// What [`Report::format`] says.
 pub const FORMAT: &str = "minivmm-summary";
 
@@ -80,6 +82,9 @@ pub struct TraceReport {
     pub epoch_unix_ns: u64,
     /// Whether it has its last record.
     pub complete: bool,
+    /// Where it was cut off, if it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Cut>,
 }
 
 /// How many exits there were, and how many of them the figures are made of.

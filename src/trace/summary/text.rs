@@ -73,13 +73,13 @@ impl fmt::Display for Text<'_> {
 impl Text<'_> {
     fn head(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let report = self.report;
-        if let Some(TraceReport { guest, vcpus, filter, complete, .. }) = &report.trace {
+        if let Some(TraceReport { guest, vcpus, filter, cut, .. }) = &report.trace {
             writeln!(f, "Guest {guest}, vCPUs: {vcpus}")?;
             if !filter.is_empty() {
                 writeln!(f, "Filter: {filter}")?;
             }
-            if !complete {
-                writeln!(f, "The trace has no end: what came last may be missing.")?;
+            if let Some(cut) = cut {
+                writeln!(f, "The trace was {cut}: what came then is missing.")?;
             }
         }
         let exits = report.exits;
