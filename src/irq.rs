@@ -6,7 +6,8 @@ use std::fmt;
 /// One interrupt line of the platform.
 ///
 /// `set_level` is called with the devices held, so that the levels arrive in the order in
-/// which they came about; it must not block, nor take another lock.
+/// which they came about; it must not block, nor wait for a lock that is held across anything that
+/// may.
 pub trait IrqLine: fmt::Debug + Send {
     /// The pin goes to `high`.
     fn set_level(&mut self, high: bool);

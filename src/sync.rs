@@ -4,7 +4,7 @@
 //!
 //! Only what the model-checked protocols use is here: the device queue
 //! (`devices/queue.rs`), the kick and the start gate (`vcpu/state.rs`), the ring of recent exits
-//! (`trace/ring.rs`). `tests/model/` has the scenarios they are checked in.
+//! (`trace/flight.rs`), the streams of a trace (`trace/stream.rs`). `tests/model/` has the scenarios they are checked in.
 
 #[cfg(not(loom))]
 pub use real::*;

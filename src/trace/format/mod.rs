@@ -34,7 +34,7 @@ pub struct TraceInfo {
     pub epoch_unix_ns: u64,
     /// The guest: a path, or the name of a demo.
     pub guest: String,
-    /// The filter, as the user wrote it; empty if there is none.
+    /// The filter, in its normal form; empty if there is none.
     pub filter: String,
     /// Whether exits have their RIP.
     pub has_rip: bool,
