@@ -1,6 +1,7 @@
 //! The minivmm command: parse, start logging, run, map the outcome to an exit code.
 
 use std::error::Error;
+use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process;
@@ -8,13 +9,13 @@ use std::process;
 use log::LevelFilter;
 use minivmm::affinity;
 use minivmm::cli::{self, Command};
-use minivmm::config::{SerialConfig, VmConfig};
+use minivmm::config::{GuestSource, SerialConfig, VmConfig};
 use minivmm::console::Console;
 use minivmm::host::{Host, Signals};
 use minivmm::kvm::kick;
 use minivmm::kvm::vm::{KVM_DEVICE, KvmVm};
 use minivmm::outcome::{ExitCode, VmOutcome};
-use minivmm::trace::config::StatsFormat;
+use minivmm::trace::config::{StatsFormat, TraceConfig};
 use minivmm::trace::summary::{Summary, TextOptions};
 use minivmm::trace::symbols::Symbols;
 use minivmm::trace::tracer::Tracer;
@@ -57,7 +58,7 @@ fn execute(command: Command) -> Result<u8, Box<dyn Error>> {
             }
             print_out(list.as_bytes())?;
         }
-        Command::ExportDemo { demo, path } => std::fs::write(&path, demo.image)
+        Command::ExportDemo { demo, path } => fs::write(&path, demo.image)
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?,
         Command::Completions(shell) => print_out(&cli::completions(shell))?,
         Command::Report(job) => print_out(&report::run(&job)?)?,
@@ -74,7 +75,7 @@ fn run(config: &VmConfig) -> Result<u8, Box<dyn Error>> {
     let vm = KvmVm::new(Path::new(KVM_DEVICE), config)?;
     // Waits for the reader of a FIFO, which ^C ends, as below.
     let vcpus = config.vcpus.get();
-    let setup = setup::open(&config.trace, vcpus, config.guest.to_string())?;
+    let setup = setup::open(&config.trace, vcpus, config.guest.to_string(), &files_of(config))?;
     let tracer = Tracer::new(setup, vcpus);
     let vmm = Vmm::new(vm, config.vcpus, cpu_for, tracer)?;
     // Signals are taken before the terminal's mode is changed, but after a FIFO was waited for,
@@ -99,28 +100,42 @@ fn run(config: &VmConfig) -> Result<u8, Box<dyn Error>> {
     if report.output.lost > 0 && !matches!(report.outcome, VmOutcome::OutputClosed) {
         say(&format!("{} bytes of the guest's output were not written", report.output.lost));
     }
-    if let (Some(stats), Some(format)) = (&report.stats, config.trace.stats) {
-        // If nobody takes it there is nobody left to tell.
-        let _ = print_stats(stats, format, config.trace.symbols.as_deref());
+    for (source, lost) in &report.lost_records {
+        say(&format!("the trace lost {lost} records of {source}"));
+    }
+    if let Some(stats) = &report.stats {
+        print_stats(stats, &config.trace)?;
     }
     Ok(report.outcome.exit_code())
 }
 
-fn print_stats(stats: &Summary, format: StatsFormat, symbols: Option<&Path>) -> io::Result<()> {
+/// The files that a VM uses besides its trace.
+fn files_of(config: &VmConfig) -> Vec<(&Path, &'static str)> {
+    let mut files = Vec::new();
+    if let GuestSource::File(path) = &config.guest {
+        files.push((path.as_path(), "the guest's image"));
+    }
+    if let SerialConfig::File(path) = &config.serial {
+        files.push((path.as_path(), "the file of the serial port"));
+    }
+    files
+}
+
+fn print_stats(stats: &Summary, config: &TraceConfig) -> Result<(), String> {
     // They could be read before the guest ran.
-    let mut symbols = symbols.and_then(|path| Symbols::load(path).ok());
+    let mut symbols = config.symbols.as_ref().and_then(|path| Symbols::load(path).ok());
     let name = |rip| symbols.as_mut().and_then(|symbols| symbols.name(rip));
     let report = stats.report_with_symbols(name);
-    let text = match format {
-        StatsFormat::Text => report.text(TextOptions::default()).to_string().into_bytes(),
-        StatsFormat::Json => {
-            let mut json = Vec::new();
-            report.write_json(&mut json)?;
-            json.push(b'\n');
-            json
-        }
+    let mut text = Vec::new();
+    let written = match config.stats {
+        Some(StatsFormat::Json) => report.write_json(&mut text).and_then(|()| writeln!(text)),
+        _ => write!(text, "{}", report.text(TextOptions::default())),
     };
-    io::stderr().write_all(&text)
+    let (written, place) = match &config.stats_file {
+        Some(path) => (written.and_then(|()| fs::write(path, &text)), path.display().to_string()),
+        None => (written.and_then(|()| io::stderr().write_all(&text)), "standard error".into()),
+    };
+    written.map_err(|error| format!("cannot write the statistics to {place}: {error}"))
 }
 
 fn start_logging(level: LevelFilter) {

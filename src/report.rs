@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::console::OutputReport;
 use crate::outcome::VmOutcome;
-use crate::trace::record::Record;
+use crate::trace::record::{Record, Source};
 use crate::trace::summary::Summary;
 use crate::vcpu::registers::Registers;
 
@@ -21,6 +21,8 @@ pub struct VmReport {
     pub vcpus: Vec<VcpuReport>,
     /// What became of the guest's output.
     pub output: OutputReport,
+    /// How many records the trace has lost, by the thread that they are about.
+    pub lost_records: Vec<(Source, u64)>,
     /// The statistics, if they were kept.
     pub stats: Option<Box<Summary>>,
 }
@@ -119,7 +121,7 @@ mod tests {
     use super::*;
     use crate::exit::VcpuId;
     use crate::exit::{Direction, PioAddr, PioExit, VmExit};
-    use crate::trace::record::{Event, ExitEvent, Handling, Source};
+    use crate::trace::record::{Event, ExitEvent, Handling};
 
     #[test]
     fn equal_exits_in_a_row_are_one_line() {
@@ -145,6 +147,7 @@ mod tests {
             ],
             output: OutputReport::default(),
             stats: None,
+            lost_records: vec![],
         };
         assert_eq!(
             report.details().to_string(),

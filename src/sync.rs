@@ -25,10 +25,12 @@ mod real {
     pub use parking_lot::{Condvar, Mutex, MutexGuard};
 
     /// Where one thread sleeps until others wake it. A wake-up that comes first is kept: the
-    /// next sleep returns at once.
+    /// next sleep returns at once. A thread may have several, and each keeps its own wake-ups:
+    /// std has one for a thread, which a sleep elsewhere would use up.
     #[derive(Debug, Default)]
     pub struct Parker {
         sleeper: OnceLock<Thread>,
+        woken: AtomicBool,
     }
 
     impl Parker {
@@ -38,16 +40,23 @@ mod real {
             let _ = self.sleeper.set(thread::current());
         }
 
-        /// Sleeps until woken, or for `timeout`, or for no reason at all.
+        /// Sleeps until woken, or for `timeout` at most.
         pub fn park(&self, timeout: Option<Duration>) {
-            match timeout {
-                Some(timeout) => thread::park_timeout(timeout),
-                None => thread::park(),
+            while !self.woken.swap(false, Ordering::Acquire) {
+                match timeout {
+                    Some(timeout) => {
+                        thread::park_timeout(timeout);
+                        self.woken.swap(false, Ordering::Acquire);
+                        return;
+                    }
+                    None => thread::park(),
+                }
             }
         }
 
         /// Wakes the sleeper.
         pub fn unpark(&self) {
+            self.woken.store(true, Ordering::Release);
             if let Some(sleeper) = self.sleeper.get() {
                 sleeper.unpark();
             }

@@ -71,6 +71,8 @@ pub struct Vmm<B> {
     tracer: Tracer,
     /// How the trace's writer has ended.
     trace_end: Option<io::Result<()>>,
+    /// Writes the flight recorders to standard error.
+    showing: Option<JoinHandle<()>>,
     /// When the guest started.
     started: Option<Instant>,
     /// Somebody outside wants an end, be it decided already or not.
@@ -141,6 +143,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
             output: None,
             tracer,
             trace_end: None,
+            showing: None,
             started: None,
             stop_requested: false,
             events,
@@ -168,9 +171,9 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         slice::prefer_short();
         self.supervise(host, limit, &mut verdict);
         let ran = self.started.map_or(Duration::ZERO, |started| started.elapsed());
-        self.stop_vcpus(&mut verdict);
+        self.stop_vcpus(host, limit, &mut verdict);
         self.finish_output(host, limit, &mut verdict);
-        self.finish_trace(host, &mut verdict);
+        self.finish_trace(host, limit, &mut verdict);
         // Before the VM and its memory go, which takes time.
         host.terminal = None;
         self.join(verdict, ran)
@@ -287,9 +290,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
                 self.output = Some(OutputReport::default());
                 verdict.consider_output(VmOutcome::DeviceThreadFailed(message));
             }
-            Event::Trace(TraceEvent::Failed(error)) => {
-                verdict.consider_output(VmOutcome::TraceFailed(error));
-            }
+            Event::Trace(TraceEvent::Failed(error)) => self.note_trace_failure(error, verdict),
             Event::Trace(TraceEvent::Ended(end)) => self.trace_end = Some(end),
             Event::StopRequested => {
                 self.stop_requested = true;

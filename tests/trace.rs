@@ -5,8 +5,10 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -323,4 +325,117 @@ fn statistics_name_the_code() {
     // RIP may be at the instruction or after it; after the last one the function has ended.
     let names = stats["symbols"].as_array().unwrap().iter().map(|row| &row["symbol"]);
     assert!(names.into_iter().any(|name| name == "shout"), "{stats:#}");
+}
+
+/// A FIFO with a reader that never reads, and what becomes of a guest whose trace goes there.
+fn stalled(line: &str) -> (Place, fs::File, Running) {
+    let place = Place::new();
+    let path = place.file("fifo");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // Opened first, so that it is no reader that comes late.
+    let reader = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let guest = prompting("bench-in");
+    let mut command = minivmm(line);
+    command.arg(guest.path()).arg("--trace-format").arg("jsonl").arg("--trace").arg(&path);
+    let mut running = Running::start(command);
+    let _stdout = running.wait_for_prompts(1);
+    (place, reader, running)
+}
+
+#[test]
+fn a_time_out_ends_the_wait_for_a_trace_that_nobody_reads() {
+    if !require_kvm() {
+        return;
+    }
+    // The guest has ended long before; its trace is what is waited for.
+    let (_place, _reader, running) = stalled("--reg rbp=3000 --timeout 2s");
+    running.finish().assert_code(6).assert_says("cannot write the trace: given up");
+}
+
+#[test]
+fn a_signal_ends_that_wait_and_it_is_said() {
+    if !require_kvm() {
+        return;
+    }
+    let (_place, reader, running) = stalled("--reg rbp=3000");
+    // The pipe is full, so there is more than it takes.
+    support::wait_until(|| {
+        let mut fds = [PollFd::new(reader.as_fd(), PollFlags::POLLOUT)];
+        poll(&mut fds, PollTimeout::ZERO).unwrap() == 0
+    });
+    running.signal(Signal::SIGTERM);
+    running.finish().assert_code(143).assert_says("the trace is cut off");
+}
+
+#[test]
+fn a_guests_own_end_waits_for_a_slow_reader_and_loses_nothing() {
+    if !require_kvm() {
+        return;
+    }
+    let (_place, mut reader, running) = stalled("--reg rbp=30000");
+    // Only the writer is not done by now, or a vCPU waits for it.
+    let drain = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        let mut chunk = [0; 65536];
+        while !text.ends_with(b"\"kind\":\"end\"}\n") {
+            let count = std::io::Read::read(&mut reader, &mut chunk).unwrap();
+            text.extend_from_slice(&chunk[..count]);
+        }
+        String::from_utf8(text).unwrap()
+    });
+    running.finish().assert_code(0);
+    let text = drain.join().unwrap();
+    let exits = text.lines().filter(|line| line.contains("\"kind\":\"exit\"")).count();
+    assert_eq!(exits, 30_002);
+}
+
+#[test]
+fn what_a_trace_loses_is_said() {
+    if !require_kvm() {
+        return;
+    }
+    let (_place, _reader, running) = stalled("--reg rbp=40000 --trace-full drop --timeout 3s");
+    let finished = running.finish();
+    assert!(finished.stderr.contains("the trace lost "), "{}", finished.stderr);
+}
+
+#[test]
+fn sigusr1_does_not_stop_the_supervisor_when_nobody_reads_standard_error() {
+    if !require_kvm() {
+        return;
+    }
+    let (_reader, pipe, _) = support::full_pipe();
+    let full = format!("/proc/{}/fd/{}", std::process::id(), pipe.as_raw_fd());
+    let guest = prompting("spin");
+    let mut command = minivmm_in_shell(r#"exec "$@" 2>"$FULL""#, "-qq --vcpus 2");
+    command.env("FULL", full).arg(guest.path());
+    let mut running = Running::start(command);
+    let _stdout = running.wait_for_prompts(2);
+    for _ in 0..3 {
+        running.signal(Signal::SIGUSR1);
+    }
+    running.signal(Signal::SIGTERM);
+    running.finish().assert_code(143);
+}
+
+#[test]
+fn a_trace_overwrites_nothing_that_is_needed() {
+    if !require_kvm() {
+        return;
+    }
+    let place = Place::new();
+    let image = place.file("guest.bin");
+    fs::write(&image, [0xf4]).unwrap();
+    let link = place.file("link");
+    std::os::unix::fs::symlink(&image, &link).unwrap();
+    for trace in [&image, &link] {
+        let mut command = minivmm("--trace");
+        command.arg(trace).arg(&image);
+        run(command).assert_code(4).assert_says("is also the guest's image");
+    }
+    assert_eq!(fs::read(&image).unwrap(), [0xf4]);
+    let out = place.file("out");
+    let mut command = minivmm("--demo hello --trace");
+    command.arg(&out).arg("--serial").arg(format!("file:{}", out.display()));
+    run(command).assert_code(4).assert_says("is also the file of the serial port");
 }

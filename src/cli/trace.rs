@@ -42,6 +42,10 @@ pub(super) struct TraceArgs {
     #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "text")]
     stats: Option<StatsFormat>,
+
+    /// Write the statistics to a file instead
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "stats")]
+    stats_file: Option<PathBuf>,
 }
 
 impl TraceArgs {
@@ -54,6 +58,7 @@ impl TraceArgs {
             rip: self.trace_rip,
             symbols: self.symbols,
             stats: self.stats,
+            stats_file: self.stats_file,
         }
     }
 }

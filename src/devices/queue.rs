@@ -186,6 +186,7 @@ impl<S: Serve> DeviceQueue<S> {
                 Err(Busy) => self.wait_for_room(&mut devices)?,
             }
         };
+        watch.served_own();
         self.let_go(devices);
         Ok(reply)
     }

@@ -38,6 +38,9 @@ pub trait Watch {
 
     /// The thread begins to serve an access that it did not post.
     fn serving(&mut self);
+
+    /// It has served it.
+    fn served_own(&mut self);
 }
 
 impl Watch for () {
@@ -52,6 +55,8 @@ impl Watch for () {
     fn served(&mut self, _: &Posted, _: u64) {}
 
     fn serving(&mut self) {}
+
+    fn served_own(&mut self) {}
 }
 
 impl<W: Watch> Watch for Option<Box<W>> {
@@ -72,6 +77,12 @@ impl<W: Watch> Watch for Option<Box<W>> {
     fn serving(&mut self) {
         if let Some(watch) = self {
             watch.serving();
+        }
+    }
+
+    fn served_own(&mut self) {
+        if let Some(watch) = self {
+            watch.served_own();
         }
     }
 }

@@ -28,6 +28,8 @@ pub struct TraceConfig {
     pub symbols: Option<PathBuf>,
     /// Statistics at the end.
     pub stats: Option<StatsFormat>,
+    /// Where they go; standard error if not given.
+    pub stats_file: Option<PathBuf>,
 }
 
 impl TraceConfig {

@@ -79,12 +79,6 @@ impl Recorder {
         self.ticket = Ticket { sequence, entered: time };
     }
 
-    /// The access that the thread began to serve has been served.
-    pub fn served_own(&mut self) {
-        self.served = self.now();
-        self.service += self.served.saturating_sub(self.serving);
-    }
-
     /// When the thread had served its last own access, and how long it has served such since it
     /// was last asked.
     pub fn take_service(&mut self) -> (u64, u64) {
@@ -207,6 +201,11 @@ impl Watch for Recorder {
 
     fn serving(&mut self) {
         self.serving = self.now();
+    }
+
+    fn served_own(&mut self) {
+        self.served = self.now();
+        self.service += self.served.saturating_sub(self.serving);
     }
 }
 

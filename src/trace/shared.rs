@@ -139,7 +139,9 @@ impl Shared {
         for stream in &self.streams {
             stream.drain(|words| batch.extend(Record::from_words(words)));
         }
-        batch.append(&mut self.notes.lock().waiting);
+        // Copied without the lock, which others may want with the devices held.
+        let mut notes = std::mem::take(&mut self.notes.lock().waiting);
+        batch.append(&mut notes);
     }
 
     /// No thread waits for the writer any more.

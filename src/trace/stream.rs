@@ -129,6 +129,11 @@ impl Stream {
         self.wake_producer();
     }
 
+    /// Whether the producer waits for room, or is about to.
+    pub fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     fn wake_producer(&self) {
         fence(Ordering::SeqCst);
         if self.waiting.load(Ordering::Relaxed) {

@@ -152,6 +152,11 @@ impl Tracer {
         self.shared.writer.unpark();
     }
 
+    /// Whether some thread waits for the writer.
+    pub fn is_waited_for(&self) -> bool {
+        self.shared.streams.iter().any(Stream::is_waited_for)
+    }
+
     /// No thread waits for the writer any more: it drops what there is no room for.
     pub fn abandon_streams(&self) {
         self.shared.abandon_streams();
@@ -186,6 +191,18 @@ impl Tracer {
         let mut records = Vec::new();
         self.shared.drain(&mut records);
         records
+    }
+
+    /// How many records have been lost, by the thread that they are about: exits by their vCPU,
+    /// all others by the device thread.
+    pub fn lost(&self) -> Vec<(Source, u64)> {
+        let mut lost = Vec::new();
+        self.shared
+            .visit_collected(|collected| lost.push((collected.source, collected.exits.dropped)));
+        lost.push((Source::Devices, self.shared.others().dropped));
+        lost.retain(|(_, count)| *count > 0);
+        lost.sort_unstable();
+        lost
     }
 
     /// The statistics of all threads, once they have ended, with those of the queue and what the

@@ -119,16 +119,13 @@ impl TraceFile {
 
 impl Write for TraceFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
+        while !self.abandoned.load(Ordering::SeqCst) {
             match self.file.write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                    if self.abandoned.load(Ordering::SeqCst) {
-                        return Err(io::Error::other("given up, for its reader does not take it"));
-                    }
-                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return result,
             }
         }
+        Err(io::Error::other("given up, for it was not taken in time"))
     }
 
     fn flush(&mut self) -> io::Result<()> {

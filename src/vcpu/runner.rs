@@ -135,8 +135,7 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
             recorder.begin(self.sequence, time);
         }
         let result = self.act(exit);
-        let handling = *result.as_ref().unwrap_or(&Handling::RunLoop);
-        let handling = self.timed(handling, time);
+        let handling = self.timed(handling_of(&result, exit), time);
         let event = ExitEvent { data: self.first_data(exit), handling, ..pending };
         let record = Record { time, source: Source::Vcpu(self.id), event: Event::Exit(event) };
         if self.tracing.flight() {
@@ -277,13 +276,23 @@ fn call(
     access: &Access,
     recorder: &mut Option<Box<Recorder>>,
 ) -> Result<u64, Stop> {
-    let reply = queue.call(id, access, recorder)?;
-    if let Some(recorder) = recorder {
-        recorder.served_own();
-    }
-    match reply {
+    match queue.call(id, access, recorder)? {
         Reply::Value(value) => Ok(value),
         Reply::End(end) => Err(Stop::Guest(end)),
+    }
+}
+
+/// How an exit was handled, one that ends the loop included.
+fn handling_of(result: &Result<Handling, Stop>, exit: &VmExit) -> Handling {
+    match (result, exit) {
+        (Ok(handling), _) => *handling,
+        // The access itself was served, and that was the end.
+        (Err(Stop::Guest(_)), VmExit::Pio(_) | VmExit::Mmio(_)) => {
+            Handling::Served { wait: 0, service: 0 }
+        }
+        // The VM stopped first.
+        (Err(Stop::Closed), _) => Handling::Pending,
+        (Err(_), _) => Handling::RunLoop,
     }
 }
 

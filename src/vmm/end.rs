@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
@@ -20,12 +21,19 @@ use crate::vmm::verdict::Verdict;
 
 /// How long the host has to take the last output once the VM was ended from outside.
 const OUTPUT_GRACE: Duration = Duration::from_millis(300);
+/// How often it is looked whether a vCPU waits for the trace's writer.
+const TRACE_LOOK: Duration = Duration::from_millis(20);
 /// The distance of the signals that get a thread out of a write that does not end.
 const INTERRUPT_PERIOD: Duration = Duration::from_millis(2);
 
 impl<B: BuildVcpu + 'static> Vmm<B> {
     /// Stops all vCPUs: every one is told before any is waited for.
-    pub(super) fn stop_vcpus(&mut self, verdict: &mut Verdict) {
+    pub(super) fn stop_vcpus(
+        &mut self,
+        host: &mut Host,
+        limit: Option<Duration>,
+        verdict: &mut Verdict,
+    ) {
         self.shared.start.abort();
         self.shared.queue.close();
         for (id, vcpu) in (0..).map(VcpuId).zip(&self.vcpus) {
@@ -35,26 +43,49 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
             vcpu.control.stop();
         }
         verdict.decided = verdict.outcome.is_some();
+        self.stop_requested |= !waits_for_reader(verdict);
+        if self.tracer.is_writing() {
+            self.wait_for_traced_vcpus(host, limit, verdict);
+        }
         let deadline = Instant::now() + self.stop_limit;
-        // A vCPU may be waiting for the trace's writer, and that for a disk or a reader.
-        let waits = verdict.outcome.as_ref().is_some_and(VmOutcome::waits_for_reader);
-        let patience = if waits { self.stop_limit / 2 } else { OUTPUT_GRACE };
-        self.note_until_stopped(Instant::now() + patience, verdict);
-        if self.running > 0 {
-            self.tracer.abandon_streams();
-        }
-        self.note_until_stopped(deadline, verdict);
-        if self.running > 0 {
-            verdict.outcome = Some(VmOutcome::Stuck(self.stuck_vcpus()));
-        }
-    }
-
-    /// Takes note of what is reported until no vCPU runs, or until `deadline`.
-    fn note_until_stopped(&mut self, deadline: Instant, verdict: &mut Verdict) {
         while self.running > 0 {
             match self.events.events().recv_deadline(deadline) {
                 Ok(event) => self.note(event, verdict),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    verdict.outcome = Some(VmOutcome::Stuck(self.stuck_vcpus()));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits until every vCPU has stopped. One may have to wait for the trace's writer first, and
+    /// that for a disk or a reader: for as long as these take, unless somebody outside wants an
+    /// end. Returns early if one does not stop although it waits for nobody.
+    fn wait_for_traced_vcpus(
+        &mut self,
+        host: &mut Host,
+        limit: Option<Duration>,
+        verdict: &mut Verdict,
+    ) {
+        let mut give_up = None;
+        let mut progress = Instant::now();
+        while self.running > 0 && progress.elapsed() < self.stop_limit {
+            let now = Instant::now();
+            if self.stop_requested || self.deadline(limit).is_some_and(|deadline| now >= deadline) {
+                give_up.get_or_insert_with(grace);
+            }
+            if give_up.is_some_and(|time| now >= time) {
+                self.tracer.abandon_streams();
+            } else if self.tracer.is_waited_for() {
+                progress = now;
+            }
+            match host.wait(&self.events, &self.shared.queue, Some(now + TRACE_LOOK)) {
+                Ok(Wake::Events) => self.note_queued(verdict),
+                Ok(Wake::Look) => self.show_flight_recorders(),
+                Ok(Wake::Deadline) => {}
+                Ok(Wake::Signal(_) | Wake::Quit) => self.stop_requested = true,
+                Err(_) => return,
             }
         }
     }
@@ -82,7 +113,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         }
         self.device_control.drain();
         self.shared.queue.rouse();
-        self.stop_requested |= !verdict.outcome.as_ref().is_some_and(VmOutcome::waits_for_reader);
+        self.stop_requested |= !waits_for_reader(verdict);
         self.note_queued(verdict);
         let until = self.deadline(limit).map(|deadline| deadline.max(grace()));
         let cut_short = self.wait_for_host(host, until, verdict, |vmm| vmm.output.is_some());
@@ -102,13 +133,23 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
 
     /// Lets the trace's writer complete the trace, now that all who record have ended. It waits
     /// for a slow disk, or a reader, like the output.
-    pub(super) fn finish_trace(&mut self, host: &mut Host, verdict: &mut Verdict) {
+    pub(super) fn finish_trace(
+        &mut self,
+        host: &mut Host,
+        limit: Option<Duration>,
+        verdict: &mut Verdict,
+    ) {
         if !self.tracer.is_writing() {
             return;
         }
         self.tracer.finish();
-        self.wait_for_host(host, None, verdict, |vmm| vmm.trace_end.is_some());
+        let until = self.deadline(limit).map(|deadline| deadline.max(grace()));
+        let cut_short = self.wait_for_host(host, until, verdict, |vmm| vmm.trace_end.is_some());
         if self.trace_end.is_none() {
+            // Somebody's wish to end comes before what becomes of the trace then.
+            if let Some(outcome @ (VmOutcome::Signal(_) | VmOutcome::Quit)) = cut_short {
+                verdict.consider_output(outcome);
+            }
             self.tracer.abandon();
             let interrupt = |vmm: &Self| {
                 vmm.tracer.writer().map(kick::interrupt);
@@ -119,13 +160,18 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
             Some(Ok(())) => self.tracer.join_writer(),
             Some(Err(error)) => {
                 self.tracer.join_writer();
-                let said = error.to_string();
-                verdict.consider_output(VmOutcome::TraceFailed(error));
-                if !matches!(verdict.outcome, Some(VmOutcome::TraceFailed(_))) {
-                    log::error!(target: "minivmm::trace", "the trace has no end: {said}");
-                }
+                self.note_trace_failure(error, verdict);
             }
             None => verdict.outcome = Some(VmOutcome::Stuck(vec!["the trace's writer".into()])),
+        }
+    }
+
+    /// The trace ends before its end. If that is not how the run comes out, it is said here.
+    pub(super) fn note_trace_failure(&self, error: io::Error, verdict: &mut Verdict) {
+        let said = error.to_string();
+        verdict.consider_output(VmOutcome::TraceFailed(error));
+        if !matches!(verdict.outcome, Some(VmOutcome::TraceFailed(_))) {
+            log::error!(target: "minivmm::trace", "the trace is cut off: {said}");
         }
     }
 
@@ -181,7 +227,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
     }
 
     /// Shows the last exits of every vCPU, of a VM that runs.
-    pub(super) fn show_flight_recorders(&self) {
+    pub(super) fn show_flight_recorders(&mut self) {
         let mut text = String::from("minivmm: the last exits of every vCPU\n");
         for (id, vcpu) in (0..).map(VcpuId).zip(&self.vcpus) {
             let exits = &vcpu.control.exits;
@@ -189,8 +235,14 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
             let _ = writeln!(text, "{id}: {}", count_of(exits.count()));
             let _ = write_exits(&mut text, &exits.last());
         }
-        // If nobody takes it there is nobody left to tell.
-        let _ = io::stderr().write_all(text.as_bytes());
+        // On a thread of its own: whoever reads standard error may take his time, or not read at
+        // all, and the VM has to be supervised meanwhile. One at a time is enough.
+        if self.showing.as_ref().is_none_or(JoinHandle::is_finished) {
+            let write = move || {
+                let _ = io::stderr().write_all(text.as_bytes());
+            };
+            self.showing = thread::Builder::new().name("show".into()).spawn(write).ok();
+        }
     }
 
     /// Joins every thread that has reported its end, and reports.
@@ -210,7 +262,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         let output = OutputReport { written, ..output };
         let counts = self.shared.queue.counts();
         let stats = self.tracer.take_summary(counts, || self.shared.builder.kernel_stats());
-        VmReport { outcome, ran, vcpus, output, stats }
+        VmReport { outcome, ran, vcpus, output, stats, lost_records: self.tracer.lost() }
     }
 }
 
@@ -239,7 +291,7 @@ fn cutting_short(wake: Wake) -> Option<VmOutcome> {
         Wake::Signal(signal) => Some(VmOutcome::Signal(signal)),
         Wake::Quit => Some(VmOutcome::Quit),
         Wake::Deadline => {
-            let why = "its reader did not take it within the time-out";
+            let why = "it was not taken within the time-out";
             Some(VmOutcome::OutputFailed(io::Error::new(io::ErrorKind::TimedOut, why)))
         }
     }
@@ -247,4 +299,8 @@ fn cutting_short(wake: Wake) -> Option<VmOutcome> {
 
 fn grace() -> Instant {
     Instant::now() + OUTPUT_GRACE
+}
+
+fn waits_for_reader(verdict: &Verdict) -> bool {
+    verdict.outcome.as_ref().is_some_and(VmOutcome::waits_for_reader)
 }

@@ -420,7 +420,7 @@ fn the_record_of_an_exit_has_all_of_it() {
             "mmio-read gpa=0xd0000000 size=8 count=1 data=0xffffffffffffffff handler=vcpu",
             "mmio-write gpa=0xd0000008 size=3 count=1 data=0x30201 handler=vcpu",
             "interrupted handler=run-loop",
-            "io-out port=0xf4 size=1 count=1 data=0x3 handler=run-loop",
+            "io-out port=0xf4 size=1 count=1 data=0x3 handler=vcpu",
         ]
     );
 }
@@ -445,6 +445,6 @@ fn an_exit_is_on_record_as_pending_while_it_is_handled() {
             assert!(matches!(vcpu.join().unwrap().0, VcpuEnd::Stopped { .. }));
         });
         let last = machine.last().pop().unwrap();
-        assert_eq!((last.data, last.handling.name()), (u64::from(b'x'), RUN_LOOP));
+        assert_eq!((last.data, last.handling.name()), (u64::from(b'x'), PENDING));
     });
 }
