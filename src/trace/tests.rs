@@ -3,7 +3,7 @@
 //! interleaving, nothing is missing from the totals.
 
 use std::io;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::clock::Clock;
@@ -21,7 +21,7 @@ use crate::exit::{Access, AddressSpace, Direction, PioAddr, PioExit, VcpuId, VmE
 use crate::host::Host;
 use crate::outcome::VmOutcome;
 use crate::report::VmReport;
-use crate::testing::watched;
+use crate::testing::{wait_until, watched};
 use crate::vcpu::runner::Runner;
 use crate::vcpu::scripted::{Maker, ScriptedVcpu, Scripts, Step};
 use crate::vcpu::state::VcpuControl;
@@ -38,6 +38,8 @@ struct Memory {
     finished: Arc<AtomicBool>,
     /// How many records it takes before it fails.
     room: Option<usize>,
+    /// It takes nothing before this many threads have set their mark.
+    held: Option<(usize, Arc<AtomicUsize>)>,
 }
 
 impl Memory {
@@ -52,6 +54,9 @@ impl Memory {
 
 impl Sink for Memory {
     fn write(&mut self, records: &[Record]) -> io::Result<()> {
+        if let Some((wanted, marks)) = &self.held {
+            wait_until(|| marks.load(Ordering::SeqCst) == *wanted);
+        }
         let mut all = self.records.lock().unwrap();
         if self.room.is_some_and(|room| all.len() + records.len() > room) {
             return Err(io::ErrorKind::StorageFull.into());
@@ -61,7 +66,7 @@ impl Sink for Memory {
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        self.finished.store(true, std::sync::atomic::Ordering::SeqCst);
+        self.finished.store(true, Ordering::SeqCst);
         Ok(())
     }
 }
@@ -223,7 +228,7 @@ fn a_trace_has_every_exit_and_every_service_in_order() {
     let scripts = vec![chatter(3000), chatter(2000), chatter(1), chatter(0)];
     let (records, report) = traced(scripts, &memory, TraceSetup::default());
     assert!(matches!(report.outcome, VmOutcome::AllHalted), "{}", report.outcome);
-    assert!(memory.finished.load(std::sync::atomic::Ordering::SeqCst));
+    assert!(memory.finished.load(Ordering::SeqCst));
     assert_eq!(records.last().map(|record| record.event), Some(Event::End));
     for (id, exits) in [(0, 3001), (1, 2001), (2, 2), (3, 1)] {
         let source = Source::Vcpu(VcpuId(id));
@@ -267,13 +272,20 @@ fn a_trace_has_every_exit_and_every_service_in_order() {
 
 #[test]
 fn what_a_slow_trace_drops_is_counted() {
-    let memory = Memory::default();
+    let marks = Arc::<AtomicUsize>::default();
+    let memory = Memory { held: Some((2, Arc::clone(&marks))), ..Memory::default() };
     let setup = TraceSetup { when_full: Some(WhenFull::Drop), ..TraceSetup::default() };
-    let (records, _) = traced(vec![chatter(50_000), chatter(50_000)], &memory, setup);
+    let script = || {
+        let marks = Arc::clone(&marks);
+        let mark = Step::call(move || drop(marks.fetch_add(1, Ordering::SeqCst)));
+        chatter(50_000).into_iter().chain([mark])
+    };
+    let (records, report) = traced(vec![script(), script()], &memory, setup);
     for (source, totals) in totals_of(&records) {
         let Source::Vcpu(_) = source else { continue };
         assert_eq!(totals.seen, 50_001);
         assert_eq!(totals.kept + totals.dropped, totals.seen);
+        assert!(totals.dropped > 0 && report.lost_records.contains(&(source, totals.dropped)));
         let own = records.iter().filter(|record| record.source == source);
         let exits = own.filter_map(Record::exit).count();
         assert_eq!(u64::try_from(exits).unwrap(), totals.kept);
