@@ -14,7 +14,10 @@ function showHead(trace) {
   if (info.filter) facts.push(`recorded with filter ${info.filter}`);
   if (info.complete === "") facts.push("ends early");
   byId("facts").append(...facts.map((fact) => element("li", {}, fact)));
-  const sum = (column) => Array.from(column).reduce((sum, value) => sum + value, 0n);
+  // Those of the exits: what is not a vCPU's has totals of its own.
+  const isVcpu = (index) => totals.source[index] < SUPERVISOR;
+  const sum = (column) =>
+    Array.from(column).reduce((sum, value, index) => (isVcpu(index) ? sum + value : sum), 0n);
   if (totals.count > 0) {
     for (const name of ["seen", "kept", "filtered", "dropped"]) {
       const count = sum(totals[name]);
