@@ -6,6 +6,8 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use proptest::prelude::*;
+
 use super::clock::Clock;
 use super::filter::TraceFilter;
 use super::format::Sink;
@@ -312,4 +314,50 @@ fn statistics_see_what_a_filter_leaves_out() {
     let expected = Totals { seen: 1000, kept: 100, filtered: 900, dropped: 0 };
     assert!(totals_of(&records).contains(&(Source::Vcpu(V0), expected)));
     assert!(report.stats.is_some());
+}
+
+fn any_filter() -> impl Strategy<Value = String> {
+    let terms = [
+        "vcpu=0",
+        "vcpu=1-7",
+        "reason=io-out",
+        "reason=io-in+hlt",
+        "port=0x3f8",
+        "port=0x3fd-0x3ff",
+        "every=3",
+        "every=10",
+        "after=0s",
+        "before=1h",
+    ];
+    prop::sample::subsequence(terms.to_vec(), 0..=3).prop_map(|terms| terms.join(","))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Whatever a filter leaves out, what it keeps belongs there, and the counts are exact: in the
+    /// trace, in its totals, and in the statistics, which see everything.
+    #[test]
+    fn counts_are_exact_with_any_filter(text in any_filter(), exits in [0..60u64, 0..60]) {
+        let Ok(filter) = text.parse::<TraceFilter>() else { return Ok(()) };
+        let memory = Memory::default();
+        let setup = TraceSetup { filter: filter.clone(), stats: true, ..TraceSetup::default() };
+        let (records, report) = traced(exits.map(chatter).into(), &memory, setup);
+        let stats = report.stats.unwrap().report();
+        for (id, exits) in (0..).map(VcpuId).zip(exits) {
+            let source = Source::Vcpu(id);
+            let own = records.iter().filter(|record| record.source == source);
+            let mut kept = 0;
+            for (record, exit) in own.filter_map(|record| Some((record, record.exit()?))) {
+                // The next in line for `every`, which lets through the first of its number.
+                prop_assert!(filter.keeps(record.time, id, exit, &mut 0));
+                kept += 1;
+            }
+            // The script's exits, and its halt.
+            let seen = exits + 1;
+            let expected = Totals { seen, kept, filtered: seen - kept, dropped: 0 };
+            prop_assert!(totals_of(&records).contains(&(source, expected)));
+            prop_assert_eq!(stats.vcpus[id.index()].exits.seen, seen);
+        }
+    }
 }
