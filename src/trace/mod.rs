@@ -12,6 +12,7 @@ pub mod filter;
 pub mod flight;
 pub mod format;
 pub mod html;
+pub mod reason;
 pub mod record;
 pub mod recorder;
 pub mod report;
