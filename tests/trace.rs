@@ -195,7 +195,9 @@ fn a_full_disk_ends_the_vm_and_leaves_a_readable_trace() {
 #[test]
 fn foreign_files_are_refused_with_the_offset() {
     let place = Place::new();
-    for (content, says) in [(&b"#!/bin/sh\n"[..], "not a minivmm trace"), (b"", "it is empty")] {
+    for (content, says) in
+        [(&b"#!/bin/sh\n"[..], "at byte 0: not a minivmm trace"), (b"", "at byte 0: it is empty")]
+    {
         let path = place.file("foreign");
         fs::write(&path, content).unwrap();
         report(&path, "").assert_code(4).assert_says(says);

@@ -135,8 +135,8 @@ impl fmt::Display for TraceError {
         let Fault { problem, offset, line } = &self.fault;
         write!(f, "{}: ", self.path.display())?;
         match (problem, line) {
-            // These are about the file as a whole.
-            (TraceProblem::Empty | TraceProblem::NotATrace | TraceProblem::NotReadable(_), _) => {}
+            // This is about the file as a whole: there is nothing wrong with its bytes.
+            (TraceProblem::NotReadable(_), _) => {}
             (_, Some(line)) => write!(f, "line {line}, at byte {offset}: ")?,
             (TraceProblem::Io(_), None) if *offset == 0 => {}
             (_, None) => write!(f, "at byte {offset}: ")?,
