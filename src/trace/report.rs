@@ -1,14 +1,18 @@
 //! `minivmm report`: what is made of traces that were written before. Reads one trace, or two, in
 //! one pass, and holds no more of it than what it shows.
 
+#[cfg(all(test, not(loom)))]
+mod tests;
+
 use std::cell::RefCell;
-use std::fs::File;
+use std::fs::{self, File, Metadata};
 use std::io::{self, BufWriter};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::trace::format::{self, TraceError, TraceFormat, TraceReader};
+use crate::trace::format::{self, Symbolize, TraceError, TraceFormat, TraceReader};
 use crate::trace::html;
 use crate::trace::record::Record;
 use crate::trace::summary::{Diff, Report, Summary, TextOptions};
@@ -77,6 +81,12 @@ pub enum ReportError {
         /// Why.
         source: io::Error,
     },
+    /// What was to be made would replace what it is made of.
+    #[error("{path} is the trace itself", path = path.display())]
+    Itself {
+        /// The file, by the name that it was to be written to.
+        path: PathBuf,
+    },
     /// The report is no JSON.
     #[error("cannot print the report: {0}")]
     Print(io::Error),
@@ -101,11 +111,12 @@ pub fn run(job: &ReportJob) -> Result<Vec<u8>, ReportError> {
             if *json { json_of(|out| diff.write_json(out)) } else { Ok(diff.to_string().into()) }
         }
         ReportJob::Html { trace, symbols, page } => {
-            write_page(trace, symbols.as_deref(), page)?;
+            make(trace, symbols.as_deref(), page, write_page)?;
             Ok(Vec::new())
         }
         ReportJob::Export { trace, symbols, file, format } => {
-            export(trace, symbols.as_deref(), file, *format)?;
+            let export = |reader, symbols, out| export(reader, symbols, out, *format);
+            make(trace, symbols.as_deref(), file, export)?;
             Ok(Vec::new())
         }
     }
@@ -137,12 +148,67 @@ fn note(reader: &TraceReader) -> String {
     reader.cut().map_or_else(String::new, |cut| format!("This trace was {cut}."))
 }
 
-fn write_page(trace: &Path, symbols: Option<&Path>, page: &Path) -> Result<(), ReportError> {
+/// Why a file was not made of a trace.
+enum Failed {
+    Read(TraceError),
+    Write(io::Error),
+}
+
+impl From<TraceError> for Failed {
+    fn from(error: TraceError) -> Self {
+        Self::Read(error)
+    }
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self::Write(error)
+    }
+}
+
+/// Has `write` make the file at `path` of a trace. If it fails there is no file, which is better
+/// than half of one.
+fn make(
+    trace: &Path,
+    symbols: Option<&Path>,
+    path: &Path,
+    write: impl FnOnce(TraceReader, Option<Symbolize>, File) -> Result<(), Failed>,
+) -> Result<(), ReportError> {
     let symbolize = symbols.map(Symbols::load).transpose()?.map(Symbols::into_symbolize);
-    let reader = RefCell::new(TraceReader::open(trace)?);
-    let info = reader.borrow().info().clone();
-    let failed = |source| ReportError::Write { path: page.to_owned(), source };
-    let mut out = BufWriter::new(File::create(page).map_err(failed)?);
+    let reader = TraceReader::open(trace)?;
+    if is_one_file(fs::metadata(trace), fs::metadata(path)) {
+        return Err(ReportError::Itself { path: path.to_owned() });
+    }
+    let failed = |source| ReportError::Write { path: path.to_owned(), source };
+    let out = File::create(path).map_err(failed)?;
+    let created = out.metadata();
+    write(reader, symbolize, out).map_err(|error| {
+        remove(path, created);
+        match error {
+            Failed::Read(error) => error.into(),
+            Failed::Write(error) => failed(error),
+        }
+    })
+}
+
+/// Whether both are there and are the same, whatever their names are.
+fn is_one_file(a: io::Result<Metadata>, b: io::Result<Metadata>) -> bool {
+    matches!((a, b), (Ok(a), Ok(b)) if (a.dev(), a.ino()) == (b.dev(), b.ino()))
+}
+
+/// Removes the file at `path` if it is the one that was created there. A link stays, with what it
+/// leads to, and so does anything but a regular file: `/dev/stdout` is not ours to remove.
+fn remove(path: &Path, created: io::Result<Metadata>) {
+    let found = fs::symlink_metadata(path);
+    if found.as_ref().is_ok_and(Metadata::is_file) && is_one_file(found, created) {
+        // What went wrong before is the error to report.
+        let _ = fs::remove_file(path);
+    }
+}
+
+fn write_page(reader: TraceReader, symbolize: Option<Symbolize>, out: File) -> Result<(), Failed> {
+    let info = reader.info().clone();
+    let reader = RefCell::new(reader);
     let mut error = None;
     let records = std::iter::from_fn(|| match reader.borrow_mut().next()? {
         Ok(record) => Some(record),
@@ -152,22 +218,19 @@ fn write_page(trace: &Path, symbols: Option<&Path>, page: &Path) -> Result<(), R
         }
     });
     // What there is to say of its end is known once the records have been read.
-    html::write(&mut out, &info, records, symbolize, || note(&reader.borrow())).map_err(failed)?;
+    let note = || note(&reader.borrow());
+    html::write(&mut BufWriter::new(out), &info, records, symbolize, note)?;
     error.map_or(Ok(()), |error| Err(error.into()))
 }
 
 fn export(
-    trace: &Path,
-    symbols: Option<&Path>,
-    file: &Path,
+    mut reader: TraceReader,
+    symbolize: Option<Symbolize>,
+    out: File,
     format: TraceFormat,
-) -> Result<(), ReportError> {
-    let symbolize = symbols.map(Symbols::load).transpose()?.map(Symbols::into_symbolize);
-    let mut reader = TraceReader::open(trace)?;
+) -> Result<(), Failed> {
     let info = reader.info().clone();
-    let failed = |source| ReportError::Write { path: file.to_owned(), source };
-    let out = File::create(file).map_err(failed)?;
-    let mut sink = format::sink(format, Box::new(out), &info, symbolize).map_err(failed)?;
+    let mut sink = format::sink(format, Box::new(out), &info, symbolize)?;
     let mut batch: Vec<Record> = Vec::with_capacity(BATCH);
     loop {
         batch.clear();
@@ -175,8 +238,8 @@ fn export(
             batch.push(record?);
         }
         if batch.is_empty() {
-            return sink.finish().map_err(failed);
+            return Ok(sink.finish()?);
         }
-        sink.write(&batch).map_err(failed)?;
+        sink.write(&batch)?;
     }
 }
