@@ -8,7 +8,7 @@ use std::io;
 use serde::Serialize;
 
 use crate::trace::summary::Summary;
-use crate::trace::summary::layout::{Grid, duration, number};
+use crate::trace::summary::layout::{Grid, duration, maybe, number, or_dash};
 use crate::trace::summary::make::share;
 use crate::trace::summary::report::{Report, Row, TimeReport, Times};
 
@@ -162,16 +162,16 @@ impl fmt::Display for Diff {
         writeln!(f, "Time of all vCPUs")?;
         let mut grid = Grid::new(1, ["", "A", "B", "DELTA", "B/A"]);
         let times = [
-            ("span", self.a_span_ns, self.b_span_ns),
-            ("wall", self.a_time.wall_ns, self.b_time.wall_ns),
-            ("guest", self.a_time.guest_ns, self.b_time.guest_ns),
-            ("handling", self.a_time.handling_ns, self.b_time.handling_ns),
+            ("span", Some(self.a_span_ns), Some(self.b_span_ns)),
+            ("wall", Some(self.a_time.wall_ns), Some(self.b_time.wall_ns)),
+            ("guest", Some(self.a_time.guest_ns), Some(self.b_time.guest_ns)),
+            ("handling", Some(self.a_time.handling_ns), Some(self.b_time.handling_ns)),
             ("idle", self.a_time.idle_ns, self.b_time.idle_ns),
         ];
         for (name, a, b) in times {
-            let change = signed(delta(a, b), duration);
-            let ratio = show_ratio(ratio(Some(a), Some(b)));
-            grid.row(vec![name.to_owned(), duration(a), duration(b), change, ratio]);
+            let change = a.zip(b).map(|(a, b)| signed(delta(a, b), duration));
+            let cells = [maybe(a), maybe(b), or_dash(change), show_ratio(ratio(a, b))];
+            grid.row([vec![name.to_owned()], cells.to_vec()].concat());
         }
         write!(f, "{grid}")?;
         writeln!(f, "\nHandling by reason, the largest change first")?;
@@ -194,7 +194,6 @@ fn grid_of(rows: &[DiffRow]) -> Grid {
     let figures = ["COUNT A", "COUNT B", "DELTA", "TOTAL DELTA", "MEAN A", "MEAN B", "B/A"];
     let heading = has_address.then_some("ADDRESS").into_iter().chain(figures);
     heading.chain(["P99 A", "P99 B", "B/A"]).for_each(|name| grid.column(name.to_owned()));
-    let time = |time: Option<u64>| time.map_or_else(|| "-".to_owned(), duration);
     for row in rows {
         let mut cells = vec![row.reason.to_owned()];
         cells.extend(has_address.then(|| row.address.clone().unwrap_or_default()));
@@ -203,11 +202,11 @@ fn grid_of(rows: &[DiffRow]) -> Grid {
             number(row.b_count),
             signed(row.count_delta, number),
             signed(row.total_delta_ns, duration),
-            time(row.a_mean_ns),
-            time(row.b_mean_ns),
+            maybe(row.a_mean_ns),
+            maybe(row.b_mean_ns),
             show_ratio(row.mean_ratio),
-            time(row.a_p99_ns),
-            time(row.b_p99_ns),
+            maybe(row.a_p99_ns),
+            maybe(row.b_p99_ns),
             show_ratio(row.p99_ratio),
         ]);
         grid.row(cells);
@@ -225,5 +224,5 @@ fn signed(value: i64, show: fn(u64) -> String) -> String {
 }
 
 fn show_ratio(ratio: Option<f64>) -> String {
-    ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"))
+    or_dash(ratio.map(|ratio| format!("{ratio:.2}")))
 }

@@ -27,6 +27,16 @@ pub fn duration(nanoseconds: u64) -> String {
     }
 }
 
+/// A duration, if it is known.
+pub fn maybe(nanoseconds: Option<u64>) -> String {
+    or_dash(nanoseconds.map(duration))
+}
+
+/// What is shown of something that may not be known.
+pub fn or_dash(shown: Option<String>) -> String {
+    shown.unwrap_or_else(|| "-".to_owned())
+}
+
 /// A moment, to the nanosecond.
 pub fn moment(nanoseconds: u64) -> String {
     format!("{}.{:09} s", nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000)

@@ -31,7 +31,8 @@ impl Summary {
         for (_, stats) in self.vcpus() {
             all.merge(stats, &mut room);
         }
-        let time = vcpus.iter().fold(TimeReport::default(), |sum, vcpu| add_time(sum, vcpu.time));
+        let none = TimeReport { wall_ns: 0, guest_ns: 0, handling_ns: 0, idle_ns: Some(0) };
+        let time = vcpus.iter().fold(none, |sum, vcpu| add_time(sum, vcpu.time));
         let (reasons, addresses) = rows(&all, time.wall_ns);
         let (rips, symbols) = self.rips(symbolize);
         Report {
@@ -241,7 +242,7 @@ fn add_time(sum: TimeReport, more: TimeReport) -> TimeReport {
         wall_ns: sum.wall_ns.saturating_add(more.wall_ns),
         guest_ns: sum.guest_ns.saturating_add(more.guest_ns),
         handling_ns: sum.handling_ns.saturating_add(more.handling_ns),
-        idle_ns: sum.idle_ns.saturating_add(more.idle_ns),
+        idle_ns: sum.idle_ns.zip(more.idle_ns).map(|(sum, more)| sum.saturating_add(more)),
     }
 }
 
@@ -255,8 +256,6 @@ fn add_counts(sum: ExitCounts, more: ExitCounts) -> ExitCounts {
 }
 
 fn vcpu_report(vcpu: String, stats: &VcpuStats) -> VcpuReport {
-    let time = time_of(stats);
-    let (reasons, addresses) = rows(stats, time.wall_ns);
     let recorded = stats.exits();
     // Without totals nothing is known to be missing.
     let exits = match stats.thread.totals {
@@ -268,17 +267,21 @@ fn vcpu_report(vcpu: String, stats: &VcpuStats) -> VcpuReport {
         },
         None => ExitCounts { seen: recorded, recorded, ..ExitCounts::default() },
     };
+    let time = time_of(stats, !exits.misses_some());
+    let (reasons, addresses) = rows(stats, time.wall_ns);
     VcpuReport { vcpu, exits, time, kicks: stats.kicks, reasons, addresses }
 }
 
-fn time_of(stats: &VcpuStats) -> TimeReport {
+/// Where the time of a vCPU went; `complete` if all of its exits were recorded.
+fn time_of(stats: &VcpuStats, complete: bool) -> TimeReport {
     let sum = |of: fn(&ExitTimes) -> &Distribution| {
         let parts = stats.reasons().flat_map(|(_, reason)| reason.parts());
         parts.fold(0, |sum: u64, times| sum.saturating_add(of(times).total()))
     };
     let wall_ns = stats.thread.span.length();
     let (guest_ns, handling_ns) = (sum(|times| &times.guest), sum(|times| &times.handling));
-    let idle_ns = wall_ns.saturating_sub(guest_ns).saturating_sub(handling_ns);
+    let rest = wall_ns.saturating_sub(guest_ns).saturating_sub(handling_ns);
+    let idle_ns = complete.then_some(rest);
     TimeReport { wall_ns, guest_ns, handling_ns, idle_ns }
 }
 

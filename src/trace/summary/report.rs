@@ -100,8 +100,15 @@ pub struct ExitCounts {
     pub dropped: u64,
 }
 
-/// Where a thread's time went, or the sum of several threads'.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+impl ExitCounts {
+    /// Whether some are known to be in no other figure.
+    pub fn misses_some(&self) -> bool {
+        self.filtered > 0 || self.dropped > 0
+    }
+}
+
+/// Where a vCPU's time went, or the sum of several vCPUs'.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct TimeReport {
     /// From its first entry to its last record's end.
     pub wall_ns: u64,
@@ -109,8 +116,8 @@ pub struct TimeReport {
     pub guest_ns: u64,
     /// Handling exits.
     pub handling_ns: u64,
-    /// The rest.
-    pub idle_ns: u64,
+    /// The rest. Not known if exits are missing, whose time would be in it.
+    pub idle_ns: Option<u64>,
 }
 
 /// A reason for exits, or an address.

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use crate::trace::summary::layout::{Grid, bar, duration, moment, number, percent};
+use crate::trace::summary::layout::{Grid, bar, duration, maybe, moment, number, or_dash, percent};
 use crate::trace::summary::make::share;
 use crate::trace::summary::report::{
-    Bin, KernelReport, Report, Row, TimeReport, Times, TraceReport,
+    Bin, ExitCounts, KernelReport, Report, Row, TimeReport, Times, TraceReport,
 };
 
 /// How many vCPUs have a column of their own among KVM's counters.
@@ -47,7 +47,8 @@ impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { report, options } = *self;
         self.head(f)?;
-        self.threads(f)?;
+        self.vcpus(f)?;
+        self.devices(f)?;
         let reasons: Vec<_> = report.reasons.iter().map(|row| ("", row)).collect();
         self.exits(f, "Exits by reason", &reasons, false)?;
         let addresses: Vec<_> = report.addresses.iter().map(|row| ("", row)).collect();
@@ -74,9 +75,10 @@ impl Text<'_> {
     fn head(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let report = self.report;
         if let Some(TraceReport { guest, vcpus, filter, cut, .. }) = &report.trace {
-            writeln!(f, "Guest {guest}, vCPUs: {vcpus}")?;
+            // Whatever is in a file, it is not for the terminal to act on.
+            writeln!(f, "Guest {}, vCPUs: {vcpus}", guest.escape_debug())?;
             if !filter.is_empty() {
-                writeln!(f, "Filter: {filter}")?;
+                writeln!(f, "Filter: {}", filter.escape_debug())?;
             }
             if let Some(cut) = cut {
                 writeln!(f, "The trace was {cut}: what came then is missing.")?;
@@ -96,30 +98,38 @@ impl Text<'_> {
         Ok(())
     }
 
-    fn threads(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn vcpus(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let report = self.report;
         writeln!(f, "\nTime of each vCPU")?;
-        let mut grid = Grid::new(
-            1,
-            ["VCPU", "EXITS", "KICKS", "WALL", "GUEST", "%", "HANDLING", "%", "IDLE", "%"],
-        );
-        let mut row = |name: &str, seen: u64, kicks: u64, time: TimeReport| {
-            let wall = time.wall_ns;
-            let mut cells = vec![name.to_owned(), number(seen), number(kicks), duration(wall)];
-            for part in [time.guest_ns, time.handling_ns, time.idle_ns] {
-                cells.extend([duration(part), percent(share(part, wall))]);
+        let mut grid = Grid::new(1, ["VCPU", "EXITS"]);
+        let missing = report.exits.misses_some().then_some(["LEFT OUT", "LOST"]);
+        let parts = ["KICKS", "WALL", "GUEST", "%", "HANDLING", "%", "IDLE", "%"];
+        let heading = missing.into_iter().flatten().chain(parts);
+        heading.for_each(|name| grid.column(name.to_owned()));
+        let mut row = |name: &str, exits: ExitCounts, kicks: u64, time: TimeReport| {
+            let mut cells = vec![name.to_owned(), number(exits.seen)];
+            if missing.is_some() {
+                cells.extend([number(exits.filtered), number(exits.dropped)]);
+            }
+            cells.extend([number(kicks), duration(time.wall_ns)]);
+            for part in [Some(time.guest_ns), Some(time.handling_ns), time.idle_ns] {
+                let share = part.map(|part| percent(share(part, time.wall_ns)));
+                cells.extend([maybe(part), or_dash(share)]);
             }
             grid.row(cells);
         };
         for vcpu in &report.vcpus {
-            row(&vcpu.vcpu, vcpu.exits.seen, vcpu.kicks, vcpu.time);
+            row(&vcpu.vcpu, vcpu.exits, vcpu.kicks, vcpu.time);
         }
         if report.vcpus.len() > 1 {
-            row("all", report.exits.seen, report.kicks, report.time);
+            row("all", report.exits, report.kicks, report.time);
         }
-        write!(f, "{grid}")?;
+        write!(f, "{grid}")
+    }
+
+    fn devices(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\nTime of the device thread")?;
-        let devices = report.devices;
+        let devices = self.report.devices;
         let mut grid = Grid::new(0, ["WALL", "SERVING", "%", "OUTPUT", "%", "IDLE", "%"]);
         let mut cells = vec![duration(devices.wall_ns)];
         for part in [devices.serving_ns, devices.output_ns, devices.idle_ns] {
