@@ -15,6 +15,7 @@ use thiserror::Error;
 use crate::trace::format::{self, Symbolize, TraceError, TraceFormat, TraceReader};
 use crate::trace::html;
 use crate::trace::record::Record;
+use crate::trace::setup::is_same_file;
 use crate::trace::summary::{Diff, Report, Summary, TextOptions};
 use crate::trace::symbols::{Symbols, SymbolsError};
 
@@ -82,7 +83,7 @@ pub enum ReportError {
         source: io::Error,
     },
     /// What was to be made would replace what it is made of.
-    #[error("{path} is the trace itself", path = path.display())]
+    #[error("{path} is what the report is made of", path = path.display())]
     Itself {
         /// The file, by the name that it was to be written to.
         path: PathBuf,
@@ -176,7 +177,7 @@ fn make(
 ) -> Result<(), ReportError> {
     let symbolize = symbols.map(Symbols::load).transpose()?.map(Symbols::into_symbolize);
     let reader = TraceReader::open(trace)?;
-    if is_one_file(fs::metadata(trace), fs::metadata(path)) {
+    if [Some(trace), symbols].into_iter().flatten().any(|input| is_same_file(path, input)) {
         return Err(ReportError::Itself { path: path.to_owned() });
     }
     let failed = |source| ReportError::Write { path: path.to_owned(), source };

@@ -72,7 +72,7 @@ fn a_trace_is_not_replaced_by_what_is_made_of_it() {
         for job in place.jobs(&path) {
             let error = run(&job).unwrap_err();
             assert!(matches!(error, ReportError::Itself { .. }), "{error}");
-            assert!(error.to_string().ends_with(" is the trace itself"), "{error}");
+            assert!(error.to_string().ends_with(" is what the report is made of"), "{error}");
             assert_eq!(fs::read(&place.trace).unwrap(), before);
         }
     }
