@@ -291,7 +291,7 @@ fn cutting_short(wake: Wake) -> Option<VmOutcome> {
         Wake::Signal(signal) => Some(VmOutcome::Signal(signal)),
         Wake::Quit => Some(VmOutcome::Quit),
         Wake::Deadline => {
-            let why = "it was not taken within the time-out";
+            let why = "its reader did not take it within the time-out";
             Some(VmOutcome::OutputFailed(io::Error::new(io::ErrorKind::TimedOut, why)))
         }
     }
