@@ -1,6 +1,6 @@
 //! The thread that writes a full trace. It takes the records of all threads from their streams,
 //! in batches, brings each batch into the order of time, and gives it to the trace's form. It
-//! looks every [`PERIOD`], and is woken when a stream is half full.
+//! looks every `PERIOD`, and is woken when a stream is half full.
 
 use std::fmt;
 use std::fs::File;
