@@ -128,7 +128,7 @@ fn print_stats(stats: &Summary, config: &TraceConfig) -> Result<(), String> {
     let report = stats.report_with_symbols(name);
     let mut text = Vec::new();
     let written = match config.stats {
-        Some(StatsFormat::Json) => report.write_json(&mut text).and_then(|()| writeln!(text)),
+        Some(StatsFormat::Json) => report.write_json(&mut text),
         _ => write!(text, "{}", report.text(TextOptions::default())),
     };
     let (written, place) = match &config.stats_file {

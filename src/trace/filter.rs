@@ -55,11 +55,6 @@ struct Span {
 struct ReasonSet(u16);
 
 impl TraceFilter {
-    /// Whether it has no terms: it keeps everything.
-    pub fn is_empty(&self) -> bool {
-        self.terms.is_none()
-    }
-
     /// Whether it can decide only on exits that have their RIP; without one it keeps none.
     pub fn needs_rip(&self) -> bool {
         self.terms.as_ref().is_some_and(|terms| !terms.rips.is_empty())

@@ -77,12 +77,13 @@ impl Recorder {
     /// The vCPU begins to handle its exit number `sequence`, which happened at `time`.
     pub fn begin(&mut self, sequence: u64, time: u64) {
         self.ticket = Ticket { sequence, entered: time };
+        self.service = 0;
     }
 
-    /// When the thread had served its last own access, and how long it has served such since it
-    /// was last asked.
-    pub fn take_service(&mut self) -> (u64, u64) {
-        (self.served, std::mem::take(&mut self.service))
+    /// When the thread had served its last own access, and how long it has served such for the
+    /// exit that is being handled.
+    pub fn service(&self) -> (u64, u64) {
+        (self.served, self.service)
     }
 
     /// Records an exit that has been handled.

@@ -126,7 +126,6 @@ pub fn run(job: &ReportJob) -> Result<Vec<u8>, ReportError> {
 fn json_of(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> Result<Vec<u8>, ReportError> {
     let mut json = Vec::new();
     write(&mut json).map_err(ReportError::Print)?;
-    json.push(b'\n');
     Ok(json)
 }
 

@@ -93,15 +93,11 @@ impl Tracer {
         }
     }
 
-    /// The trace's clock.
-    pub fn clock(&self) -> Clock {
-        self.shared.clock.clone()
-    }
-
     /// What a vCPU's run loop records with.
     pub fn vcpu_tracing(&self, id: VcpuId) -> VcpuTracing {
         let recorders = self.recorders(Source::Vcpu(id));
-        VcpuTracing { clock: self.clock(), flight: self.flight, rip: self.shared.rip, recorders }
+        let clock = self.shared.clock.clone();
+        VcpuTracing { clock, flight: self.flight, rip: self.shared.rip, recorders }
     }
 
     /// What makes the recorder of a thread, on that thread; none if nothing is recorded.

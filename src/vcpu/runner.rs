@@ -163,8 +163,8 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
     }
 
     /// `handling` with the times of its parts, if anybody wants to know.
-    fn timed(&mut self, handling: Handling, exited: u64) -> Handling {
-        let Some(recorder) = &mut self.recorder else { return handling };
+    fn timed(&self, handling: Handling, exited: u64) -> Handling {
+        let Some(recorder) = &self.recorder else { return handling };
         match handling {
             Handling::Pending | Handling::RunLoop => handling,
             Handling::Posted { .. } => {
@@ -172,7 +172,7 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
                 Handling::Posted { enqueue: saturate(enqueue) }
             }
             Handling::Served { .. } => {
-                let (served, service) = recorder.take_service();
+                let (served, service) = recorder.service();
                 let wait = served.saturating_sub(exited).saturating_sub(service);
                 Handling::Served { wait: saturate(wait), service: saturate(service) }
             }

@@ -205,8 +205,8 @@ fn only_rip_needs_the_rip() {
     assert!(filter("rip=0").needs_rip());
     assert!(!filter("vcpu=0,every=3").needs_rip());
     assert!(!filter("").needs_rip());
-    assert!(filter("").is_empty());
-    assert!(!filter("vcpu=0").is_empty());
+    assert_eq!(filter(""), TraceFilter::default());
+    assert_ne!(filter("vcpu=0"), TraceFilter::default());
 }
 
 #[test]

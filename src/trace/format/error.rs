@@ -108,23 +108,15 @@ impl Fault {
 }
 
 impl TraceError {
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Where the problem is: bytes from the beginning of the file. For a line that is where it
     /// begins.
+    #[cfg(test)]
     pub fn offset(&self) -> u64 {
         self.fault.offset
     }
 
-    /// The line, from 1, in a form that has lines.
-    pub fn line(&self) -> Option<u64> {
-        self.fault.line
-    }
-
     /// What is wrong.
+    #[cfg(test)]
     pub fn problem(&self) -> &TraceProblem {
         &self.fault.problem
     }

@@ -90,15 +90,6 @@ impl TraceReader {
         &self.info
     }
 
-    /// The form of the trace.
-    pub fn format(&self) -> TraceFormat {
-        match self.body {
-            Body::Binary(_) => TraceFormat::Binary,
-            Body::Jsonl(_) => TraceFormat::Jsonl,
-            Body::Csv(_) => TraceFormat::Csv,
-        }
-    }
-
     /// Where the trace ends, if it has been read to its end without an error and is not complete.
     pub fn cut(&self) -> Option<Cut> {
         match self.state {

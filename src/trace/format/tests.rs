@@ -116,7 +116,6 @@ fn after_an_error_there_is_nothing() {
         let len = bytes.len();
         bytes[len - 40] = 0xff;
         let mut reader = TraceReader::new("x", Box::new(Cursor::new(bytes))).unwrap();
-        assert_eq!(reader.format(), format);
         assert_eq!(reader.by_ref().filter(Result::is_err).count(), 1, "{format}");
         assert!(reader.next().is_none());
         assert_eq!(reader.cut(), None);

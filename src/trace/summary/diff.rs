@@ -7,7 +7,6 @@ use std::io;
 
 use serde::Serialize;
 
-use crate::trace::summary::Summary;
 use crate::trace::summary::layout::{Grid, duration, maybe, number, or_dash};
 use crate::trace::summary::make::share;
 use crate::trace::summary::report::{Report, Row, TimeReport, Times};
@@ -68,11 +67,6 @@ pub struct DiffRow {
     pub b_p99_ns: Option<u64>,
     /// That of B by that of A; none without both.
     pub p99_ratio: Option<f64>,
-}
-
-/// What changed from `a` to `b`.
-pub fn diff(a: &Summary, b: &Summary) -> Diff {
-    Diff::of(&a.report(), &b.report())
 }
 
 impl Diff {

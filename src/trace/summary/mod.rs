@@ -25,7 +25,7 @@ use crate::trace::record::{Event, Record, ServiceEvent, Source};
 use depth::DepthMeter;
 use stats::{Lines, Note, Notes, OutputStats, Rips, ThreadStats, VcpuStats};
 
-pub use diff::{Diff, DiffRow, diff};
+pub use diff::{Diff, DiffRow};
 pub use report::{
     Bin, DevicesReport, ExitCounts, InterruptReport, KernelReport, MarkerReport, OutputReport,
     QueueReport, RecordingReport, Report, RipReport, Row, ServiceReport, SymbolReport, TimeReport,

@@ -7,6 +7,10 @@ use super::*;
 use crate::exit::{Access, AddressSpace, Direction, Gpa, MmioExit, PioAddr, PioExit, VmExit};
 use crate::trace::record::{ExitEvent, Handling, MarkerName, Totals, testing::any_record};
 
+fn diff(a: &Summary, b: &Summary) -> Diff {
+    Diff::of(&a.report(), &b.report())
+}
+
 fn record(source: Source, time: u64, event: Event) -> Record {
     Record { time, source, event }
 }
