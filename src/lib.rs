@@ -22,6 +22,7 @@ pub mod number;
 pub mod outcome;
 pub mod panics;
 pub mod report;
+pub mod stress;
 pub mod sync;
 #[cfg(all(test, not(loom)))]
 mod testing;
