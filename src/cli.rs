@@ -5,6 +5,7 @@
 //! thread. What a single value may be is in `config.rs`, with the defaults; here are the
 //! options' names, their help, and which of them go together.
 
+mod merge;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -31,7 +32,9 @@ use crate::config::{
 use crate::exit::Gpa;
 use crate::number::{NumberError, parse_bits64, parse_u64};
 use crate::outcome::EXIT_CODES_HELP;
+use crate::stress::merge::MergeJob;
 use crate::trace::report::ReportJob;
+use merge::MergeArgs;
 use report::ReportArgs;
 
 /// What the user wants done.
@@ -57,6 +60,8 @@ pub enum Command {
     Completions(Shell),
     /// Do something with traces that were written before.
     Report(ReportJob),
+    /// Add up results that were written before.
+    Merge(MergeJob),
 }
 
 /// Reads a command line, whose first argument is the name of the program.
@@ -69,18 +74,22 @@ where
     T: Into<OsString> + Clone,
 {
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
-    // No subcommand of `Cli`: clap would take a second word after a guest for a misspelt one. A
-    // guest of that name is `./report`.
-    if args.get(1).is_some_and(|arg| arg == report::NAME) {
-        return Ok(Command::Report(ReportArgs::try_parse_from(&args[1..])?.into_job()));
+    // No subcommands of `Cli`: clap would take a second word after a guest for a misspelt one. A
+    // guest of such a name is `./report`.
+    match args.get(1).and_then(|word| word.to_str()) {
+        Some(report::NAME) => {
+            Ok(Command::Report(ReportArgs::try_parse_from(&args[1..])?.into_job()))
+        }
+        Some(merge::NAME) => Ok(Command::Merge(MergeArgs::try_parse_from(&args[1..])?.into_job())),
+        _ => Cli::try_parse_from(args)?.into_command(),
     }
-    Cli::try_parse_from(args)?.into_command()
 }
 
 /// The completion script for a shell, to be written to standard output.
 pub fn completions(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
-    let mut command = Cli::command().subcommand(ReportArgs::command());
+    let subcommands = [ReportArgs::command(), MergeArgs::command()];
+    let mut command = Cli::command().subcommands(subcommands);
     clap_complete::generate(shell, &mut command, env!("CARGO_PKG_NAME"), &mut script);
     script
 }
@@ -88,6 +97,7 @@ pub fn completions(shell: Shell) -> Vec<u8> {
 const USAGE: &str = "minivmm [OPTIONS] <GUEST>
        minivmm [OPTIONS] --demo <NAME>
        minivmm report [OPTIONS] <TRACE>
+       minivmm merge [OPTIONS] <RESULT>...
        minivmm --list-demos
        minivmm --export-demo <NAME> <FILE>
        minivmm --completions <SHELL>";
@@ -103,6 +113,8 @@ Examples:
   minivmm --stats --trace exits.mvt guest.bin
                                               every exit to a file, a summary at the end
   minivmm report exits.mvt --html page.html   the trace as a page to look at
+  minivmm merge --result all.json 1.json 2.json
+                                              the results of two shards, added up
 ";
 
 /// Run a bare-metal x86-64 guest on Linux KVM, each vCPU on its own thread.

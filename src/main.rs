@@ -15,6 +15,7 @@ use minivmm::host::{Host, Signals};
 use minivmm::kvm::kick;
 use minivmm::kvm::vm::{KVM_DEVICE, KvmVm};
 use minivmm::outcome::{ExitCode, VmOutcome};
+use minivmm::stress::merge;
 use minivmm::trace::config::{StatsFormat, TraceConfig};
 use minivmm::trace::summary::{Summary, TextOptions};
 use minivmm::trace::symbols::Symbols;
@@ -62,6 +63,11 @@ fn execute(command: Command) -> Result<u8, Box<dyn Error>> {
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?,
         Command::Completions(shell) => print_out(&cli::completions(shell))?,
         Command::Report(job) => print_out(&report::run(&job)?)?,
+        Command::Merge(job) => {
+            let sum = merge::run(&job)?;
+            print_out(sum.report().as_bytes())?;
+            return Ok(sum.exit_code());
+        }
     }
     Ok(ExitCode::Success as u8)
 }

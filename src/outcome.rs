@@ -36,6 +36,10 @@ pub enum ExitCode {
     Reset = 16,
     /// A thread of minivmm panicked or got stuck.
     Thread = 18,
+    /// An assertion of the guest failed.
+    Assertion = 20,
+    /// A condition of `--expect` or `--forbid` does not hold.
+    Condition = 22,
     /// The time given with `--timeout` is over.
     TimedOut = 124,
     /// SIGHUP, as a shell shows it: 128 and the signal's number.
@@ -64,6 +68,8 @@ Exit codes:
   14            unhandled exit
   16            the guest asked for a reset
   18            a thread of minivmm failed
+  20            an assertion of the guest failed
+  22            a condition of --expect or --forbid does not hold
   124           time-out
   129, 130      SIGHUP, SIGINT
   131, 143      SIGQUIT, SIGTERM

@@ -269,7 +269,7 @@ fn every_example_in_the_help_works() {
             examples += 1;
         }
     }
-    assert_eq!(examples, 6);
+    assert_eq!(examples, 7);
 }
 
 #[test]
@@ -334,5 +334,28 @@ fn what_is_reported() {
         let refused = error_of(line);
         assert!(refused.use_stderr(), "{line}");
         assert!(refused.to_string().contains("minivmm report"), "{refused}");
+    }
+}
+
+#[test]
+fn what_is_added_up() {
+    let job = |line: &str| match parse_line(line) {
+        Ok(Command::Merge(job)) => job,
+        other => panic!("{line:?} gave {other:?}"),
+    };
+    let more = vec!["b".into(), "c".into()];
+    let all = MergeJob { first: "a".into(), more, result: Some("sum".into()) };
+    assert_eq!(job("merge a b --result sum c"), all);
+    let one = MergeJob { first: "a".into(), more: Vec::new(), result: None };
+    assert_eq!(job("merge a"), one);
+    for line in ["merge", "merge --result sum", "merge a --html b"] {
+        let refused = error_of(line);
+        assert!(refused.use_stderr(), "{line}");
+        assert!(refused.to_string().contains("minivmm merge"), "{refused}");
+    }
+    assert_eq!(run_of("./merge").0.guest, GuestSource::File("./merge".into()));
+    for shell in Shell::value_variants() {
+        let script = String::from_utf8(completions(*shell)).unwrap();
+        assert!(script.contains("merge") && script.contains("report"), "{shell}");
     }
 }

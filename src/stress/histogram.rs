@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
 
+use crate::stress::printable::Printable;
 use crate::stress::seed::Seed;
 
 /// What a guest said about an outcome, at most [`Label::MAX_BYTES`] long. Any text, even one that
@@ -28,7 +29,7 @@ impl Label {
 
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.escape_debug().fmt(f)
+        Printable(&self.0).fmt(f)
     }
 }
 

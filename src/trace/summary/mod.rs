@@ -9,7 +9,7 @@
 mod depth;
 mod diff;
 mod distribution;
-mod layout;
+pub(crate) mod layout;
 mod make;
 mod report;
 mod stats;
