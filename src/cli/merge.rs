@@ -11,8 +11,8 @@ pub(super) const NAME: &str = "merge";
 
 const EXIT_CODE: &str = "\
 The exit code is that of the failed iteration with the lowest number. Without one it is 22 if a
-condition of --expect or --forbid does not hold, and otherwise 0. Until all shards are there, an
-outcome that is expected and was not seen yet does not count.";
+forbidden outcome was seen, else that of what cut a shard short, else 22 if an expected outcome was
+not seen in all shards together. Until they are all there that is open, and the exit code 0.";
 
 /// Add up the results of a campaign's shards, and show the sum.
 #[derive(Debug, Parser)]

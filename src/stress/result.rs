@@ -2,8 +2,8 @@
 //! one.
 //!
 //! It is made empty, then told each iteration's end and outcomes, in any order, by one thread. As a
-//! file it is JSON ([`mod@file`]), and results of shards add up to that of the whole ([`merge`]). Its
-//! size is bounded whatever the guest reports.
+//! file it is JSON ([`mod@file`]), and results of shards add up to that of the whole ([`merge`]).
+//! Its size is bounded whatever the guest reports.
 
 pub mod file;
 mod form;
