@@ -7,7 +7,7 @@ use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 
-use crate::config::{Pinning, VcpuCount};
+use crate::config::Pinning;
 use crate::exit::VcpuId;
 
 /// A host CPU that was asked for and that this process may not use.
@@ -49,14 +49,19 @@ pub fn plan(
 
 /// Raises the limit on open files, as far as it may be, to what this many vCPUs need: one each
 /// and some for the rest. Where that is not far enough, making the vCPUs says so.
-pub fn allow_open_files(vcpus: VcpuCount) {
+pub fn allow_open_files(vcpus: u32) {
     const REST: u64 = 64;
-    let wanted = u64::from(vcpus.get()) + REST;
+    let wanted = u64::from(vcpus) + REST;
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < wanted
     {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard);
     }
+}
+
+/// How many host CPUs this process may use; 1 if that cannot be found out.
+pub fn cpus() -> usize {
+    available_cpus().map_or(1, |cpus| cpus.len().max(1))
 }
 
 fn available_cpus() -> io::Result<Vec<usize>> {

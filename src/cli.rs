@@ -7,6 +7,7 @@
 
 mod merge;
 mod report;
+mod stress;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -32,6 +33,7 @@ use crate::config::{
 use crate::exit::Gpa;
 use crate::number::{NumberError, parse_bits64, parse_u64};
 use crate::outcome::EXIT_CODES_HELP;
+use crate::stress::config::StressConfig;
 use crate::stress::merge::MergeJob;
 use crate::trace::report::ReportJob;
 use merge::MergeArgs;
@@ -43,7 +45,7 @@ pub enum Command {
     /// Run a guest.
     Run {
         /// The VM.
-        config: VmConfig,
+        config: Box<VmConfig>,
         /// How much to log, unless RUST_LOG says otherwise.
         log_level: LevelFilter,
     },
@@ -113,6 +115,8 @@ Examples:
   minivmm --stats --trace exits.mvt guest.bin
                                               every exit to a file, a summary at the end
   minivmm report exits.mvt --html page.html   the trace as a page to look at
+  minivmm --vcpus 4 --repeat 1000 --chaos guest.bin
+                                              a thousand times, disturbed
   minivmm merge --result all.json 1.json 2.json
                                               the results of two shards, added up
 ";
@@ -157,10 +161,11 @@ struct Cli {
     #[arg(default_value_t, allow_negative_numbers = true)]
     memory: MemorySize,
 
-    /// Where the UART is connected: stdio, null, pty or file:PATH
-    #[arg(long, help_heading = "Machine", value_name = "WHERE", default_value_t)]
+    /// Where the UART is connected: stdio, null, pty, file:PATH, or kept: shown only if the
+    /// iteration fails, which is the default with --repeat [default: stdio]
+    #[arg(long, help_heading = "Machine", value_name = "WHERE")]
     #[arg(value_parser = OsStringValueParser::new().try_map(|s| SerialConfig::from_os_str(&s)))]
-    serial: SerialConfig,
+    serial: Option<SerialConfig>,
 
     /// Bind vCPU threads to host CPUs, round and round: a list such as 0,2-3, or auto for all
     #[arg(long, help_heading = "Machine", value_name = "CPUS")]
@@ -201,6 +206,9 @@ struct Cli {
     #[command(flatten)]
     trace: trace::TraceArgs,
 
+    #[command(flatten)]
+    stress: stress::StressArgs,
+
     /// Print a completion script for a shell
     #[arg(long, help_heading = "Other", value_name = "SHELL")]
     completions: Option<Shell>,
@@ -222,6 +230,11 @@ impl Cli {
         let guest = file.or(self.demo.map(GuestSource::Demo)).ok_or_else(|| {
             Cli::command().error(ErrorKind::MissingRequiredArgument, "a guest is needed")
         })?;
+        let stress = self.stress.into_config();
+        let traced = self.trace.is_recording();
+        if let Some(conflict) = conflict(stress.as_ref(), self.serial.as_ref(), traced) {
+            return Err(Cli::command().error(ErrorKind::ArgumentConflict, conflict));
+        }
         let config = VmConfig {
             mode: self.mode.unwrap_or_else(|| guest.default_mode()),
             guest,
@@ -231,11 +244,37 @@ impl Cli {
             entry: self.entry,
             regs: self.regs,
             timeout: self.timeout,
-            serial: self.serial,
+            serial: self.serial.unwrap_or(match stress {
+                Some(_) => SerialConfig::Kept,
+                None => SerialConfig::default(),
+            }),
             pin: self.pin,
             trace: self.trace.into_config(),
+            stress,
         };
-        Ok(Command::Run { config, log_level: log_level(self.verbose, self.quiet) })
+        Ok(Command::Run { config: config.into(), log_level: log_level(self.verbose, self.quiet) })
+    }
+}
+
+/// What does not go together, if anything.
+fn conflict(
+    stress: Option<&StressConfig>,
+    serial: Option<&SerialConfig>,
+    traced: bool,
+) -> Option<&'static str> {
+    let Some(stress) = stress else {
+        return (serial == Some(&SerialConfig::Kept))
+            .then_some("--serial kept is for --repeat: a single run would show nothing");
+    };
+    match serial {
+        Some(SerialConfig::Pty) => Some("--serial pty is for a single run, and not for --repeat"),
+        Some(SerialConfig::Stdio | SerialConfig::File(_)) if stress.jobs > 1 => {
+            Some("--serial stdio and file: are for one VM, and not for several --jobs")
+        }
+        _ if stress.jobs > 1 && traced => {
+            Some("--trace and --stats are for one VM, and not for several --jobs")
+        }
+        _ => None,
     }
 }
 

@@ -22,6 +22,7 @@ use thiserror::Error;
 
 use crate::exit::Gpa;
 use crate::number::{NumberError, parse_u64};
+use crate::stress::config::StressConfig;
 use crate::trace::config::TraceConfig;
 
 pub use memory_size::{MemorySize, MemorySizeError};
@@ -58,6 +59,8 @@ pub struct VmConfig {
     pub pin: Option<Pinning>,
     /// What is recorded of the VM's exits.
     pub trace: TraceConfig,
+    /// The guest is run again and again.
+    pub stress: Option<StressConfig>,
 }
 
 impl VmConfig {
@@ -76,6 +79,7 @@ impl VmConfig {
             serial: SerialConfig::default(),
             pin: None,
             trace: TraceConfig::default(),
+            stress: None,
         }
     }
 }

@@ -30,6 +30,8 @@ pub enum Event {
     Trace(TraceEvent),
     /// Somebody outside wants the VM to stop.
     StopRequested,
+    /// Somebody outside wants to see the flight recorders.
+    LookRequested,
     /// The guest has made room for input.
     InputRoom,
 }

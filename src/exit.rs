@@ -12,6 +12,11 @@ use std::fmt;
 pub struct VcpuId(pub u32);
 
 impl VcpuId {
+    /// The vCPU with this index, of which a VM has at most 65,535.
+    pub fn from_index(index: usize) -> Self {
+        Self(u32::try_from(index).unwrap_or(u32::MAX))
+    }
+
     /// The index as an array index.
     pub fn index(self) -> usize {
         self.0 as usize

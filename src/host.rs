@@ -34,6 +34,24 @@ impl Drop for Signals {
     }
 }
 
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// The end.
+    End(EndSignal),
+    /// SIGUSR1: a look at the flight recorders.
+    Look,
+    /// SIGTSTP; see [`suspend`].
+    Suspend,
+    /// SIGCONT.
+    Continue,
+}
+
+/// Stops every thread, and so the guest, until SIGCONT.
+pub fn suspend() {
+    let _ = raise(Signal::SIGSTOP);
+}
+
 /// How often a VM in the background looks whether its terminal has become its own.
 const BACKGROUND_LOOK: Duration = Duration::from_millis(500);
 
@@ -61,6 +79,20 @@ impl Signals {
         let before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         Ok(Self { fd: SignalFd::with_flags(&set, flags)?, before })
+    }
+
+    /// A signal that has come, if any has: what it means.
+    pub fn try_next(&self) -> Option<Taken> {
+        match self.next()? {
+            Signal::SIGHUP => Some(Taken::End(EndSignal::Hangup)),
+            Signal::SIGINT => Some(Taken::End(EndSignal::Interrupt)),
+            Signal::SIGTERM => Some(Taken::End(EndSignal::Terminate)),
+            Signal::SIGQUIT => Some(Taken::End(EndSignal::Quit)),
+            Signal::SIGUSR1 => Some(Taken::Look),
+            Signal::SIGTSTP => Some(Taken::Suspend),
+            Signal::SIGCONT => Some(Taken::Continue),
+            _ => None,
+        }
     }
 
     fn next(&self) -> Option<Signal> {
@@ -190,26 +222,21 @@ impl Host {
 
     /// Takes a signal; acts on those that only concern the terminal.
     fn take_signal(&mut self) -> Option<Wake> {
-        match self.signals.as_ref()?.next()? {
-            Signal::SIGHUP => Some(Wake::Signal(EndSignal::Hangup)),
-            Signal::SIGINT => Some(Wake::Signal(EndSignal::Interrupt)),
-            Signal::SIGTERM => Some(Wake::Signal(EndSignal::Terminate)),
-            Signal::SIGQUIT => Some(Wake::Signal(EndSignal::Quit)),
-            Signal::SIGUSR1 => Some(Wake::Look),
-            Signal::SIGTSTP => {
+        match self.signals.as_ref()?.try_next()? {
+            Taken::End(signal) => Some(Wake::Signal(signal)),
+            Taken::Look => Some(Wake::Look),
+            Taken::Suspend => {
                 if let Some(terminal) = &self.terminal {
                     terminal.suspend();
                 }
-                // Stops every thread, and so the guest, until SIGCONT.
-                let _ = raise(Signal::SIGSTOP);
+                suspend();
                 self.resume_terminal();
                 None
             }
-            Signal::SIGCONT => {
+            Taken::Continue => {
                 self.resume_terminal();
                 None
             }
-            _ => None,
         }
     }
 

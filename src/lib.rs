@@ -8,6 +8,7 @@
 pub mod affinity;
 pub mod boot;
 pub mod bus;
+pub mod campaign;
 pub mod cli;
 pub mod config;
 pub mod console;

@@ -8,6 +8,7 @@ use std::process;
 
 use log::LevelFilter;
 use minivmm::affinity;
+use minivmm::campaign::{self, Campaigned, ReplayCommand};
 use minivmm::cli::{self, Command};
 use minivmm::config::{GuestSource, SerialConfig, VmConfig};
 use minivmm::console::Console;
@@ -15,6 +16,8 @@ use minivmm::host::{Host, Signals};
 use minivmm::kvm::kick;
 use minivmm::kvm::vm::{KVM_DEVICE, KvmVm};
 use minivmm::outcome::{ExitCode, VmOutcome};
+use minivmm::stress::config::StressConfig;
+use minivmm::stress::lockstep::QUANTUM;
 use minivmm::stress::merge;
 use minivmm::trace::config::{StatsFormat, TraceConfig};
 use minivmm::trace::summary::{Summary, TextOptions};
@@ -50,7 +53,11 @@ fn execute(command: Command) -> Result<u8, Box<dyn Error>> {
     match command {
         Command::Run { config, log_level } => {
             start_logging(log_level);
-            return run(&config);
+            kick::ignore_file_size_signal();
+            return match &config.stress {
+                None => run(&config),
+                Some(stress) => run_campaign(&config, stress, log_level < LevelFilter::Warn),
+            };
         }
         Command::ListDemos => {
             let mut list = String::new();
@@ -76,8 +83,7 @@ fn execute(command: Command) -> Result<u8, Box<dyn Error>> {
 /// terminal is restored after the last output and before the memory goes.
 fn run(config: &VmConfig) -> Result<u8, Box<dyn Error>> {
     let cpu_for = affinity::plan(config.pin.as_ref())?;
-    affinity::allow_open_files(config.vcpus);
-    kick::ignore_file_size_signal();
+    affinity::allow_open_files(config.vcpus.get());
     let vm = KvmVm::new(Path::new(KVM_DEVICE), config)?;
     // Waits for the reader of a FIFO, which ^C ends, as below.
     let vcpus = config.vcpus.get();
@@ -113,6 +119,59 @@ fn run(config: &VmConfig) -> Result<u8, Box<dyn Error>> {
         print_stats(stats, &config.trace)?;
     }
     Ok(report.outcome.exit_code())
+}
+
+/// Runs a guest again and again.
+fn run_campaign(
+    config: &VmConfig,
+    stress: &StressConfig,
+    quiet: bool,
+) -> Result<u8, Box<dyn Error>> {
+    let vcpus = config.vcpus.get();
+    let setup = setup::open(&config.trace, vcpus, config.guest.to_string(), &files_of(config))?;
+    let result_file = stress.result.as_ref().map(|path| create_result(path)).transpose()?;
+    let command = ReplayCommand::of(std::env::args_os());
+    let Campaigned { result, vms, perturbations, preemptions } =
+        campaign::run(config, stress, setup, command, quiet)?;
+    for report in &vms {
+        if report.outcome.is_failure() {
+            say(format!("{}\n{}", report.outcome, report.details()).trim_end());
+        }
+        if report.output.lost > 0 {
+            say(&format!("{} bytes of the guest's output were not written", report.output.lost));
+        }
+        for (source, lost) in &report.lost_records {
+            say(&format!("the trace lost {lost} records of {source}"));
+        }
+    }
+    if preemptions > 0 {
+        say(&format!(
+            "lockstep: {preemptions} times a vCPU ran for {} without an exit and was interrupted: \
+             the order of these turns is not the seed's, and another run may differ",
+            humantime::format_duration(QUANTUM)
+        ));
+    }
+    log::info!(target: "minivmm", "{perturbations} perturbations");
+    // Standard output is the guest's if it was asked for.
+    if config.serial == SerialConfig::Stdio {
+        let _ = io::stderr().write_all(result.report().as_bytes());
+    } else {
+        print_out(result.report().as_bytes())?;
+    }
+    if let (Some(mut file), Some(path)) = (result_file, &stress.result) {
+        let written = result.write_json(&mut file);
+        written
+            .map_err(|error| format!("cannot write the results to {}: {error}", path.display()))?;
+    }
+    for stats in vms.iter().filter_map(|report| report.stats.as_ref()) {
+        print_stats(stats, &config.trace)?;
+    }
+    Ok(result.exit_code())
+}
+
+/// Before the first iteration: a campaign of hours must not end without its results.
+fn create_result(path: &Path) -> Result<fs::File, String> {
+    fs::File::create(path).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
 /// The files that a VM uses besides its trace.

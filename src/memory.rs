@@ -7,6 +7,8 @@
 //! the main thread; all threads may share it, and it is locked by nobody: the guest's vCPUs
 //! write to it at any time, so the bytes are reached only by vm-memory's volatile copies.
 
+pub mod first_image;
+
 use std::fmt;
 use std::fs::File;
 use std::ops::Range;
@@ -190,7 +192,6 @@ impl GuestMemory {
     /// # Errors
     ///
     /// If not all of it is guest memory.
-    #[cfg(test)]
     pub fn read_slice(&self, gpa: Gpa, bytes: &mut [u8]) -> Result<(), MemoryError> {
         self.regions.read_slice(bytes, GuestAddress(gpa.0)).map_err(|source| MemoryError::Access {
             gpa,

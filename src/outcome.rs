@@ -9,8 +9,8 @@ use iced_x86::{Decoder, DecoderOptions, Formatter, IntelFormatter};
 
 use crate::devices::GuestEnd;
 use crate::exit::{InsnBytes, VcpuId, VmExit};
-use crate::vcpu::VcpuError;
 use crate::vcpu::registers::Registers;
+use crate::vcpu::{VcpuEnd, VcpuError};
 
 /// The exit codes of the minivmm command. A guest's own codes are odd, see [`VmOutcome`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +110,15 @@ pub enum VmOutcome {
         /// Its registers, where KVM still had them.
         registers: Option<Box<Registers>>,
     },
+    /// The guest has found an error in what it is there to check.
+    Assertion {
+        /// Which vCPU says so.
+        vcpu: VcpuId,
+        /// What it says.
+        text: String,
+        /// Its registers at that point.
+        registers: Option<Box<Registers>>,
+    },
     /// The guest ran for longer than it may.
     TimedOut(Duration),
     /// A signal.
@@ -147,6 +156,19 @@ pub enum VmOutcome {
 }
 
 impl VmOutcome {
+    /// What the end of one vCPU means for the whole VM, if it is an end of that.
+    pub fn of_end(vcpu: VcpuId, end: VcpuEnd) -> Self {
+        match end {
+            VcpuEnd::Halted => Self::AllHalted,
+            VcpuEnd::Stopped { .. } => Self::Stopped,
+            VcpuEnd::Guest(end) => Self::Guest { vcpu, end },
+            VcpuEnd::Fault { exit, registers } => Self::Fault { vcpu, exit, registers },
+            VcpuEnd::Assertion { text, registers } => Self::Assertion { vcpu, text, registers },
+            VcpuEnd::Failed { error, .. } => Self::VcpuFailed { vcpu, error },
+            VcpuEnd::Panicked(message) => Self::VcpuPanicked { vcpu, message },
+        }
+    }
+
     /// The exit code, as the process's parent sees it.
     pub fn exit_code(&self) -> u8 {
         let code = match self {
@@ -165,6 +187,7 @@ impl VmOutcome {
                 VmExit::InternalError { .. } => ExitCode::InternalError,
                 _ => ExitCode::Unhandled,
             },
+            Self::Assertion { .. } => ExitCode::Assertion,
             Self::TimedOut(_) => ExitCode::TimedOut,
             Self::Signal(EndSignal::Hangup) => ExitCode::Hangup,
             Self::Signal(EndSignal::Interrupt) => ExitCode::Interrupted,
@@ -190,6 +213,7 @@ impl VmOutcome {
             | Self::Signal(_)
             | Self::OutputClosed => false,
             Self::Fault { .. }
+            | Self::Assertion { .. }
             | Self::TimedOut(_)
             | Self::OutputFailed(_)
             | Self::TraceFailed(_)
@@ -224,6 +248,7 @@ impl fmt::Display for VmOutcome {
                 write!(f, "{vcpu}: ")?;
                 write_fault(f, exit, registers.as_deref())
             }
+            Self::Assertion { vcpu, text, .. } => write!(f, "{vcpu}: assertion failed: {text}"),
             Self::TimedOut(after) => {
                 write!(
                     f,

@@ -41,20 +41,31 @@ pub struct VcpuReport {
 impl VmReport {
     /// The details of a failure, for standard error: many lines.
     pub fn details(&self) -> Details<'_> {
-        Details(self)
+        Details::new(&self.outcome, &self.vcpus)
     }
 }
 
 /// See [`VmReport::details`].
 #[derive(Debug)]
-pub struct Details<'a>(&'a VmReport);
+pub struct Details<'a> {
+    outcome: &'a VmOutcome,
+    vcpus: &'a [VcpuReport],
+}
+
+impl<'a> Details<'a> {
+    /// What is known of a failure, by vCPU.
+    pub fn new(outcome: &'a VmOutcome, vcpus: &'a [VcpuReport]) -> Self {
+        Self { outcome, vcpus }
+    }
+}
 
 impl fmt::Display for Details<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let registers = match &self.0.outcome {
-            VmOutcome::Fault { vcpu, registers, .. } => Some((vcpu, registers.as_ref())),
+        let registers = match self.outcome {
+            VmOutcome::Fault { vcpu, registers, .. }
+            | VmOutcome::Assertion { vcpu, registers, .. } => Some((vcpu, registers.as_ref())),
             VmOutcome::VcpuFailed { vcpu, .. } => {
-                let report = self.0.vcpus.get(vcpu.index());
+                let report = self.vcpus.get(vcpu.index());
                 Some((vcpu, report.and_then(|report| report.registers.as_ref())))
             }
             _ => None,
@@ -65,7 +76,7 @@ impl fmt::Display for Details<'_> {
         // A start that failed has many vCPUs of which there is nothing to tell.
         let silent = |vcpu: &VcpuReport| vcpu.count == 0 && vcpu.registers.is_none();
         let mut first = 0;
-        for run in self.0.vcpus.chunk_by(|a, b| silent(a) && silent(b)) {
+        for run in self.vcpus.chunk_by(|a, b| silent(a) && silent(b)) {
             let last = first + run.len() - 1;
             match run {
                 [vcpu] => write_vcpu(f, first, vcpu)?,

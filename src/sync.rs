@@ -279,6 +279,12 @@ mod model {
     }
 
     impl<T> Sender<T> {
+        /// How many messages there seem to be.
+        pub fn len(&self) -> usize {
+            let Channel { sent, received, .. } = &*self.0;
+            sent.load(Ordering::Relaxed).saturating_sub(received.load(Ordering::Relaxed))
+        }
+
         /// Sends unless the channel looks full.
         pub fn try_send(&self, message: T) -> Result<(), TrySendError<T>> {
             let Channel { capacity, sent, received, messages } = &*self.0;

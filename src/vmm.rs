@@ -9,8 +9,9 @@
 mod end;
 mod verdict;
 
+use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,9 @@ use crate::trace::record::Source;
 use crate::trace::tracer::{RecorderMaker, TraceEvent, Tracer};
 use crate::vcpu::handle::{Shared, VcpuSeat, vcpu_life};
 use crate::vcpu::registers::Registers;
-use crate::vcpu::state::{Gate, StartGate, VcpuControl};
+use crate::vcpu::repeat::{Repeat, RepeatSetup};
+use crate::vcpu::rounds::Rounds;
+use crate::vcpu::state::{Gate, VcpuControl};
 use crate::vcpu::{BuildVcpu, VcpuEnd, VcpuError};
 use verdict::Verdict;
 
@@ -97,7 +100,7 @@ struct Vcpu {
     registers: Option<Box<Registers>>,
 }
 
-/// Stops a VM from any thread.
+/// Stops a VM, or has it shown, from any thread.
 #[derive(Clone, Debug)]
 pub struct StopHandle(EventSender);
 
@@ -105,6 +108,56 @@ impl StopHandle {
     /// Asks the VM to stop.
     pub fn stop(&self) {
         self.0.send(Event::StopRequested);
+    }
+
+    /// Has the VM's last exits shown on standard error.
+    pub fn show_exits(&self) {
+        self.0.send(Event::LookRequested);
+    }
+}
+
+/// Reaches into the rounds of a VM from any thread, for as long as it exists.
+#[derive(Clone)]
+pub struct RoundHandle(Weak<dyn Outside>);
+
+impl fmt::Debug for RoundHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RoundHandle").finish()
+    }
+}
+
+/// What may be done to the rounds of a VM from outside.
+trait Outside: Send + Sync {
+    fn end_round(&self, round: u64);
+    fn kick(&self, vcpu: VcpuId);
+}
+
+impl<B: BuildVcpu> Outside for Shared<B> {
+    fn end_round(&self, round: u64) {
+        self.rounds.end(round);
+    }
+
+    fn kick(&self, vcpu: VcpuId) {
+        if let Some(control) = self.controls.get(vcpu.index()) {
+            control.kick();
+        }
+    }
+}
+
+impl RoundHandle {
+    /// Ends the VM's iteration number `round`, counted from 1, if that is still going on: it has
+    /// taken too long.
+    pub fn end(&self, round: u64) {
+        if let Some(vm) = self.0.upgrade() {
+            vm.end_round(round);
+        }
+    }
+
+    /// Makes a vCPU leave the guest; it goes back in by itself.
+    pub fn kick(&self, vcpu: VcpuId) {
+        if let Some(vm) = self.0.upgrade() {
+            vm.kick(vcpu);
+        }
     }
 }
 
@@ -121,18 +174,55 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         cpu_for: impl Fn(VcpuId) -> Option<usize>,
         tracer: Tracer,
     ) -> Result<Self, VmmError> {
-        let (sender, events) = events::channel().map_err(VmmError::Events)?;
         let irq = tracer.irq_line(COM1_IRQ, Box::new(NullIrq));
-        let devices = DeviceSet::new(SerialPort::new(irq, INPUT_LIMIT))?;
+        let com1 = SerialPort::new(irq, INPUT_LIMIT);
+        Self::with(builder, vcpus, cpu_for, tracer, com1, None)
+    }
+
+    /// The same, for a VM that runs its guest as often as `repeat` has it. Its guests' output goes
+    /// to the campaign if `keep_output`, and else where that of a single run goes.
+    ///
+    /// # Errors
+    ///
+    /// See [`VmmError`].
+    pub fn repeating(
+        builder: B,
+        vcpus: VcpuCount,
+        cpu_for: impl Fn(VcpuId) -> Option<usize>,
+        tracer: Tracer,
+        repeat: RepeatSetup,
+        keep_output: bool,
+    ) -> Result<Self, VmmError> {
+        let irq = tracer.irq_line(COM1_IRQ, Box::new(NullIrq));
+        let mut com1 = SerialPort::new(irq, INPUT_LIMIT);
+        if keep_output {
+            com1.keep_output();
+        }
+        Self::with(builder, vcpus, cpu_for, tracer, com1, Some(Repeat::new(repeat, vcpus.get())))
+    }
+
+    fn with(
+        builder: B,
+        vcpus: VcpuCount,
+        cpu_for: impl Fn(VcpuId) -> Option<usize>,
+        tracer: Tracer,
+        com1: SerialPort,
+        repeat: Option<Repeat>,
+    ) -> Result<Self, VmmError> {
+        let (sender, events) = events::channel().map_err(VmmError::Events)?;
+        let devices = DeviceSet::new(com1)?;
         let posting = devices.post_policy();
         let vcpus: Vec<_> = (0..vcpus.get()).map(|id| Vcpu::new(cpu_for(VcpuId(id)))).collect();
         let queue = DeviceQueue::new(devices, QUEUE_CAPACITY);
         kick::install_handler();
+        let controls: Vec<_> = vcpus.iter().map(|vcpu| Arc::clone(&vcpu.control)).collect();
         Ok(Self {
             shared: Arc::new(Shared {
                 queue,
                 posting,
-                start: StartGate::new(vcpus.len()),
+                rounds: Rounds::new(controls.iter().cloned()),
+                controls,
+                repeat,
                 exit: Gate::new(),
                 builder,
             }),
@@ -156,6 +246,12 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
     /// What stops this VM.
     pub fn stop_handle(&self) -> StopHandle {
         StopHandle(self.sender.clone())
+    }
+
+    /// What ends an iteration of this VM, or disturbs it.
+    pub fn round_handle(&self) -> RoundHandle {
+        let shared: Arc<dyn Outside> = Arc::clone(&self.shared) as _;
+        RoundHandle(Arc::downgrade(&shared))
     }
 
     /// Runs the VM to its end. The guest may run for `limit`, counted from its start.
@@ -296,6 +392,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
                 self.stop_requested = true;
                 verdict.consider(VmOutcome::Stopped);
             }
+            Event::LookRequested => self.show_flight_recorders(),
             Event::InputRoom => {}
         }
     }
@@ -309,18 +406,12 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
                     verdict.consider(VmOutcome::AllHalted);
                 }
             }
-            VcpuEnd::Guest(end) => verdict.consider(VmOutcome::Guest { vcpu, end }),
-            VcpuEnd::Fault { exit, registers } => {
-                verdict.consider(VmOutcome::Fault { vcpu, exit, registers });
-            }
             VcpuEnd::Stopped { registers } => self.vcpus[vcpu.index()].registers = registers,
             VcpuEnd::Failed { error, registers } => {
                 self.vcpus[vcpu.index()].registers = registers;
                 verdict.consider(VmOutcome::VcpuFailed { vcpu, error });
             }
-            VcpuEnd::Panicked(message) => {
-                verdict.consider(VmOutcome::VcpuPanicked { vcpu, message });
-            }
+            end => verdict.consider(VmOutcome::of_end(vcpu, end)),
         }
     }
 }

@@ -53,7 +53,7 @@ fn a_value_that_cannot_be_is_a_usage_error_that_shows_it() {
         ("g --mode smm", ["'smm' for '--mode <MODE>'", "real, protected, long, user"]),
         ("--demo helo", ["'helo' for '--demo <NAME>'", "hello"]),
         ("--export-demo helo f", ["'helo' for '--export-demo <NAME> <FILE>'", "hello"]),
-        ("g --serial tty", ["'tty' for '--serial <WHERE>'", "stdio, null, pty or file:PATH"]),
+        ("g --serial tty", ["'tty' for '--serial <WHERE>'", "stdio, null, pty, kept or file:PATH"]),
         ("g --pin 9999", ["'9999' for '--pin <CPUS>'", "CPU 9999"]),
         ("g --timeout 5", ["'5' for '--timeout <DURATION>'", "time unit needed"]),
         ("--completions dos", ["'dos' for '--completions <SHELL>'", "bash"]),

@@ -15,10 +15,12 @@ mod real;
 pub mod stacks;
 pub mod state;
 
+use std::ops::Range;
+
 use thiserror::Error;
 
 use crate::config::VmConfig;
-use crate::memory::{GuestMemory, MemoryError, RamLayout};
+use crate::memory::{BOOT_AREA, GuestMemory, MemoryError, RamLayout};
 use entry::EntryError;
 pub use entry::EntryPlan;
 use flat::{FlatImage, ImageError};
@@ -48,6 +50,8 @@ pub struct BootedGuest {
     pub memory: GuestMemory,
     /// The state of each vCPU at entry.
     pub entry: EntryPlan,
+    /// The addresses in memory that are not zero: the image, and the boot area if there is one.
+    pub loaded: Vec<Range<u64>>,
 }
 
 /// Makes the guest's memory and loads the guest that `config` asks for; `gib_pages` says
@@ -60,11 +64,13 @@ pub struct BootedGuest {
 pub fn load(config: &VmConfig, gib_pages: bool) -> Result<BootedGuest, BootError> {
     let ram = RamLayout::new(config.memory);
     let image = FlatImage::open(&config.guest)?;
-    let entry = EntryPlan::new(config, &image.place(config.load_addr, ram)?)?;
+    let place = image.place(config.load_addr, ram)?;
+    let entry = EntryPlan::new(config, &place)?;
     let boot_area = entry::boot_area(config.mode, ram, gib_pages)?;
     let memory = GuestMemory::new(config.memory, &boot_area)?;
     image.load(config.load_addr, &memory)?;
-    Ok(BootedGuest { memory, entry })
+    let loaded = vec![place, BOOT_AREA.0..BOOT_AREA.0 + boot_area.len() as u64];
+    Ok(BootedGuest { memory, entry, loaded })
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ fn error_of(line: &str) -> clap::Error {
 #[track_caller]
 fn run_of(line: &str) -> (VmConfig, LevelFilter) {
     match parse_line(line) {
-        Ok(Command::Run { config, log_level }) => (config, log_level),
+        Ok(Command::Run { config, log_level }) => (*config, log_level),
         other => panic!("{line:?} gave {other:?}"),
     }
 }
@@ -128,7 +128,7 @@ fn bad_values_are_named_in_one_line() {
         (
             "--serial <WHERE>",
             "tcp",
-            "'tcp' is not a serial connection: expected stdio, null, pty or file:PATH",
+            "'tcp' is not a serial connection: expected stdio, null, pty, kept or file:PATH",
         ),
         ("--pin <CPUS>", "", "at least one CPU is needed"),
         ("--pin <CPUS>", "3-2", "the range 3-2 runs backwards"),
@@ -269,7 +269,7 @@ fn every_example_in_the_help_works() {
             examples += 1;
         }
     }
-    assert_eq!(examples, 7);
+    assert_eq!(examples, 8);
 }
 
 #[test]

@@ -49,6 +49,11 @@ pub(super) struct TraceArgs {
 }
 
 impl TraceArgs {
+    /// Whether anything is recorded besides the flight recorder.
+    pub(super) fn is_recording(&self) -> bool {
+        self.trace.is_some() || self.stats.is_some()
+    }
+
     pub(super) fn into_config(self) -> TraceConfig {
         TraceConfig {
             destination: self.trace.map(Into::into),

@@ -22,13 +22,16 @@ pub enum SerialConfig {
     File(PathBuf),
     /// A new pseudo-terminal, whose path is printed on standard error.
     Pty,
+    /// Output is kept in memory for as long as an iteration of a campaign lasts, the last 64 KiB
+    /// of it, and shown if the iteration fails; there is no input.
+    Kept,
 }
 
 /// Why a text is no [`SerialConfig`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SerialConfigError {
     /// None of the known words.
-    #[error("'{0}' is not a serial connection: expected stdio, null, pty or file:PATH")]
+    #[error("'{0}' is not a serial connection: expected stdio, null, pty, kept or file:PATH")]
     Unknown(String),
     /// `file:` and nothing after it.
     #[error("file: needs a path after it")]
@@ -36,12 +39,13 @@ pub enum SerialConfigError {
 }
 
 impl SerialConfig {
-    /// Reads `stdio`, `null`, `pty` or `file:PATH`, where the path need not be UTF-8.
+    /// Reads `stdio`, `null`, `pty`, `kept` or `file:PATH`, where the path need not be UTF-8.
     pub fn from_os_str(text: &OsStr) -> Result<Self, SerialConfigError> {
         match text.as_bytes() {
             b"stdio" => Ok(Self::Stdio),
             b"null" => Ok(Self::Null),
             b"pty" => Ok(Self::Pty),
+            b"kept" => Ok(Self::Kept),
             b"file:" => Err(SerialConfigError::EmptyPath),
             bytes => match bytes.strip_prefix(b"file:") {
                 Some(path) => Ok(Self::File(OsStr::from_bytes(path).into())),
@@ -59,6 +63,7 @@ impl fmt::Display for SerialConfig {
             Self::Null => f.write_str("null"),
             Self::File(path) => write!(f, "file:{}", path.display()),
             Self::Pty => f.write_str("pty"),
+            Self::Kept => f.write_str("kept"),
         }
     }
 }

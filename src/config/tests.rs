@@ -187,15 +187,16 @@ fn serial_connections() {
     assert_reads("stdio", Ok(SerialConfig::Stdio));
     assert_reads("null", Ok(SerialConfig::Null));
     assert_reads("pty", Ok(SerialConfig::Pty));
+    assert_reads("kept", Ok(SerialConfig::Kept));
     assert_reads("file:a:b", Ok(SerialConfig::File(PathBuf::from("a:b"))));
     assert_reads::<SerialConfig>("file:", Err("file: needs a path after it"));
     assert_reads::<SerialConfig>(
         "file",
-        Err("'file' is not a serial connection: expected stdio, null, pty or file:PATH"),
+        Err("'file' is not a serial connection: expected stdio, null, pty, kept or file:PATH"),
     );
     assert_reads::<SerialConfig>(
         "",
-        Err("'' is not a serial connection: expected stdio, null, pty or file:PATH"),
+        Err("'' is not a serial connection: expected stdio, null, pty, kept or file:PATH"),
     );
     let not_utf8 = SerialConfig::from_os_str(OsStr::from_bytes(b"file:\xff"));
     assert_eq!(not_utf8, Ok(SerialConfig::File(OsStr::from_bytes(b"\xff").into())));
@@ -260,6 +261,7 @@ fn the_defaults_of_a_file() {
         serial: SerialConfig::Stdio,
         pin: None,
         trace: TraceConfig::default(),
+        stress: None,
     };
     assert_eq!(config, expected);
 }

@@ -60,13 +60,28 @@ impl Console {
                 }
                 Ok(console)
             }
-            SerialConfig::Null => Ok(Self::output_only(None)),
+            SerialConfig::Null | SerialConfig::Kept => Ok(Self::output_only(None)),
             SerialConfig::File(path) => {
                 let file = File::create(path)
                     .map_err(|source| ConsoleError::File { path: path.clone(), source })?;
                 Ok(Self::output_only(Some(file.into())))
             }
             SerialConfig::Pty => Self::pty().map_err(ConsoleError::Pty),
+        }
+    }
+
+    /// Opens only what output goes to; a terminal's mode is left alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_output(serial: &SerialConfig) -> Result<ConsoleOutput, ConsoleError> {
+        match serial {
+            SerialConfig::Stdio => {
+                let stdout = io::stdout().as_fd().try_clone_to_owned();
+                Ok(Self::output_only(Some(stdout.map_err(ConsoleError::Stdio)?)).output)
+            }
+            _ => Ok(Self::open(serial)?.output),
         }
     }
 

@@ -101,6 +101,13 @@ impl DeviceSet {
         &mut self.com1
     }
 
+    /// Puts all devices back to their state after a reset; returns what the guest has sent, if that
+    /// is kept.
+    pub fn reset(&mut self) -> Vec<u8> {
+        self.bochs_shutdown = BochsShutdown::default();
+        self.com1.reset()
+    }
+
     /// Accesses that met no device.
     pub fn unknown(&mut self) -> &mut UnknownAccesses {
         &mut self.unknown

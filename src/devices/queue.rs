@@ -20,8 +20,8 @@ use std::time::Duration;
 use crate::devices::watch::{Posted, QueueCounts, Watch};
 use crate::exit::{Access, VcpuId};
 use crate::sync::{
-    AtomicBool, Condvar, Mutex, MutexGuard, Ordering, Parker, Receiver, Sender, TrySendError,
-    bounded, fence,
+    AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, Parker, Receiver, Sender,
+    TrySendError, bounded, fence,
 };
 
 /// How many accesses a vCPU or the device thread serves before it lets go of the devices.
@@ -56,6 +56,9 @@ pub struct DeviceQueue<S: Serve> {
     devices: Mutex<Devices<S>>,
     /// Waited on, with `devices`, by vCPUs whose way a busy device bars.
     room: Condvar,
+    /// How many accesses may be in the channel, if that is fewer than it has room for. Publishes
+    /// nothing but itself.
+    limit: AtomicUsize,
     /// The device thread sleeps without a time limit, or is about to. Ordered against the
     /// channel by the two fences in [`wake_idle`](Self::wake_idle) and [`sleep`](Self::sleep).
     idle: AtomicBool,
@@ -146,6 +149,7 @@ impl<S: Serve> DeviceQueue<S> {
                 server,
             }),
             room: Condvar::new(),
+            limit: AtomicUsize::new(usize::MAX),
             idle: AtomicBool::new(false),
             bed: Parker::default(),
             wakes: Default::default(),
@@ -214,9 +218,13 @@ impl<S: Serve> DeviceQueue<S> {
     /// Puts `request` into the channel, making room if there is none.
     fn enter(&self, mut request: Posted, watch: &mut impl Watch) -> Result<(), Closed> {
         loop {
-            match self.requests.try_send(request) {
-                Ok(()) => return Ok(()),
-                Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => request = back,
+            if self.has_room() {
+                match self.requests.try_send(request) {
+                    Ok(()) => return Ok(()),
+                    Err(TrySendError::Full(back) | TrySendError::Disconnected(back)) => {
+                        request = back;
+                    }
+                }
             }
             let mut devices = self.devices.lock();
             while let Step::Held = devices.batch(watch) {
@@ -227,6 +235,19 @@ impl<S: Serve> DeviceQueue<S> {
             }
             self.let_go(devices);
         }
+    }
+
+    /// Whether the limit allows one more. Several vCPUs that ask at once may go beyond it: it is
+    /// there to have the channel full early, and its own bound holds in any case.
+    fn has_room(&self) -> bool {
+        let limit = self.limit.load(Ordering::Relaxed);
+        limit == usize::MAX || self.requests.len() < limit
+    }
+
+    /// From now on at most `limit` accesses are in the channel, and never more than it has room
+    /// for; at least one is allowed.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit.max(1), Ordering::Relaxed);
     }
 
     /// Waits, without the devices, until a busy device has room again. Only the device thread
@@ -282,6 +303,24 @@ impl<S: Serve> DeviceQueue<S> {
         let result = f(&mut devices.server);
         self.let_go(devices);
         result
+    }
+
+    /// Serves what is in line, then runs `f` on the devices: for what comes after all that was
+    /// posted before.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`] if the VM is stopping and a busy device bars the way; `f` is not run.
+    pub fn settle<R>(
+        &self,
+        watch: &mut impl Watch,
+        f: impl FnOnce(&mut S) -> R,
+    ) -> Result<R, Closed> {
+        let mut devices = self.devices.lock();
+        self.serve_line(&mut devices, watch)?;
+        let result = f(&mut devices.server);
+        self.let_go(devices);
+        Ok(result)
     }
 
     /// No vCPU waits for room from now on: those that do return [`Closed`].

@@ -20,6 +20,8 @@ pub const OUTPUT_CAPACITY: usize = 64 * 1024;
 pub struct SerialPort {
     uart: Uart16550,
     output: Vec<u8>,
+    /// Output is kept here instead, for as long as an iteration lasts: its end, if it is much.
+    kept: Option<VecDeque<u8>>,
     input: VecDeque<u8>,
     input_limit: usize,
     /// The console has more input than there was room for.
@@ -38,6 +40,7 @@ impl SerialPort {
         Self {
             uart: Uart16550::new(),
             output: Vec::new(),
+            kept: None,
             input: VecDeque::new(),
             input_limit,
             input_waits: false,
@@ -46,6 +49,27 @@ impl SerialPort {
             interrupts_enabled: Arc::default(),
             started: Instant::now(),
         }
+    }
+
+    /// Output is not for the device thread but kept here, until [`reset`](Self::reset) takes it.
+    pub fn keep_output(&mut self) {
+        self.kept.get_or_insert_default();
+    }
+
+    /// Puts the port back to its state after a reset. Output and input that wait are not lost; what
+    /// was kept is returned.
+    pub fn reset(&mut self) -> Vec<u8> {
+        for byte in self.uart.unread().collect::<Vec<_>>().into_iter().rev() {
+            self.input.push_front(byte);
+        }
+        while let Some(byte) = self.uart.pop_tx() {
+            self.send(byte);
+        }
+        self.uart = Uart16550::new();
+        self.interrupts_enabled.store(false, Ordering::Relaxed);
+        self.started = Instant::now();
+        self.settle();
+        self.kept.as_mut().map(std::mem::take).unwrap_or_default().into()
     }
 
     /// True while the guest has any of the UART's interrupts enabled; kept up to date before
@@ -159,13 +183,25 @@ impl SerialPort {
         }
     }
 
+    /// A byte has left the transmitter.
+    fn send(&mut self, byte: u8) {
+        let Some(kept) = &mut self.kept else {
+            self.output.push(byte);
+            return;
+        };
+        if kept.len() == OUTPUT_CAPACITY {
+            kept.pop_front();
+        }
+        kept.push_back(byte);
+    }
+
     /// The line works: bytes leave the transmitter and enter the receiver as far as there is
     /// room, and the pin follows.
     fn settle(&mut self) {
         while self.output.len() < OUTPUT_CAPACITY
             && let Some(byte) = self.uart.pop_tx()
         {
-            self.output.push(byte);
+            self.send(byte);
         }
         while self.uart.rx_room() > 0
             && let Some(byte) = self.input.pop_front()

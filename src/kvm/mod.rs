@@ -3,6 +3,7 @@
 
 pub mod cpuid;
 pub mod entry;
+pub mod first_state;
 pub mod kick;
 pub mod run_map;
 pub mod slice;

@@ -17,23 +17,53 @@ use kvm_bindings::{
 use kvm_ioctls::VcpuFd;
 
 use crate::exit::{Direction, Gpa, InsnBytes, MmioExit, PioAddr, PioExit, VmExit};
+use crate::kvm::first_state::{FirstState, MsrList};
 use crate::kvm::kick::KvmKick;
 use crate::kvm::run_map::{Detail, RunMap};
 use crate::kvm::stats::{self, KvmStats};
 use crate::vcpu::registers::{Registers, Segment};
 use crate::vcpu::{Kick, VcpuRun};
 
+/// The most parts that KVM splits one instruction's MMIO access into, with some to spare:
+/// KVM_MAX_MMIO_FRAGMENTS is 2, of 8 bytes each.
+const MMIO_PARTS: usize = 16;
+
 /// See the module's text.
 #[derive(Debug)]
 pub struct KvmVcpu {
     fd: VcpuFd,
     run: Arc<RunMap>,
+    /// What [`VcpuRun::reset`] puts back.
+    first: Option<Box<FirstState>>,
 }
 
 impl KvmVcpu {
     /// A vCPU that is set up and has not run; `run` is its own.
     pub fn new(fd: VcpuFd, run: RunMap) -> Self {
-        Self { fd, run: Arc::new(run) }
+        Self { fd, run: Arc::new(run), first: None }
+    }
+
+    /// The same vCPU, which can be put back to the state that it has now.
+    ///
+    /// # Errors
+    ///
+    /// What the first ioctl to fail says.
+    pub fn resettable(self, msrs: &MsrList) -> io::Result<Self> {
+        let first = FirstState::of(&self.fd, msrs)?;
+        Ok(Self { first: Some(Box::new(first)), ..self })
+    }
+
+    /// Has KVM complete what the last exit has left open, such as the register that an IN was to
+    /// write: the next KVM_RUN would do so, into the new state (KVM API document, section 5, on
+    /// KVM_EXIT_IO). An MMIO access may be in several parts, each an exit.
+    fn complete_last_exit(&mut self) -> io::Result<()> {
+        for _ in 0..=MMIO_PARTS {
+            self.run.kick();
+            if self.run()? == VmExit::Interrupted {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// KVM's own counters of this vCPU.
@@ -115,6 +145,14 @@ impl VcpuRun for KvmVcpu {
 
     fn kernel_stats(&mut self) -> Vec<(String, u64)> {
         stats::counted(self.stats())
+    }
+
+    fn reset(&mut self) -> io::Result<()> {
+        self.complete_last_exit()?;
+        // Of a kick that came too late for the last run.
+        self.run.take_back_kick();
+        let first = self.first.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        first.put_back(&self.fd)
     }
 
     fn kicker(&mut self) -> Box<dyn Kick> {

@@ -6,17 +6,21 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use kvm_bindings::{KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_bindings::{
+    KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region,
+};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
-use crate::boot::{self, BootError, EntryPlan};
+use crate::boot::{self, BootError, BootedGuest, EntryPlan};
 use crate::config::{MemorySize, VcpuCount, VmConfig};
 use crate::exit::{Gpa, VcpuId};
 use crate::kvm::cpuid::{self, CpuidError, CpuidTemplate};
 use crate::kvm::entry::{apply_sregs, to_kvm_regs};
+use crate::kvm::first_state::MsrList;
 use crate::kvm::run_map::RunMap;
 use crate::kvm::stats::{self, KvmStats};
 use crate::kvm::vcpu::KvmVcpu;
+use crate::memory::first_image::{FirstImage, PAGE};
 use crate::memory::{GuestMemory, MemoryRegion, RamLayout};
 use crate::vcpu::{BuildVcpu, VcpuError};
 
@@ -170,13 +174,21 @@ fn check_version(path: String, version: i32) -> Result<(), KvmError> {
 pub struct KvmVm {
     // Dropped in this order: the VM must not outlive the memory that it maps.
     vm: VmFd,
-    _memory: GuestMemory,
+    memory: GuestMemory,
+    /// What it takes to put the VM back to how it was before its first run.
+    first: Option<First>,
     entry: EntryPlan,
     cpuid: CpuidTemplate,
     /// KVM_GET_VCPU_MMAP_SIZE.
     run_len: usize,
     /// vCPUs are to show RIP at every exit.
     sync_rip: bool,
+}
+
+#[derive(Debug)]
+struct First {
+    image: FirstImage,
+    msrs: MsrList,
 }
 
 impl KvmVm {
@@ -194,7 +206,8 @@ impl KvmVm {
         check_memory(cpuid::physical_address_bits(cpuid.as_slice()), config.memory)?;
         let booted = boot::load(config, cpuid::has_gib_pages(cpuid.as_slice()))?;
         let vm = kvm.create_vm().map_err(failed("KVM_CREATE_VM"))?;
-        map_memory(&vm, &booted.memory)?;
+        let first = config.stress.as_ref().map(|_| first(&kvm, &booted)).transpose()?;
+        map_memory(&vm, &booted.memory, first.is_some())?;
         vm.set_tss_address(TSS_ADDRESS).map_err(failed("KVM_SET_TSS_ADDR"))?;
         let cpuid = CpuidTemplate::new(cpuid.as_slice(), config.vcpus)?;
         let run_len = vm.run_size();
@@ -203,7 +216,8 @@ impl KvmVm {
             let (path, capability, since) = (name_of(path), "KVM_CAP_SYNC_REGS", "4.17");
             return Err(KvmError::Lacks { path, capability, since });
         }
-        Ok(Self { vm, _memory: booted.memory, entry: booted.entry, cpuid, run_len, sync_rip })
+        let BootedGuest { memory, entry, .. } = booted;
+        Ok(Self { vm, memory, first, entry, cpuid, run_len, sync_rip })
     }
 
     /// KVM's own counters of this VM.
@@ -240,12 +254,21 @@ fn check_memory(bits: u32, memory: MemorySize) -> Result<(), KvmError> {
     if fits { Ok(()) } else { Err(KvmError::TooMuchMemory { ram, bits }) }
 }
 
-/// KVM_SET_USER_MEMORY_REGION for every stretch of guest memory.
-fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), KvmError> {
+/// What there is to put back between two iterations.
+fn first(kvm: &Kvm, booted: &BootedGuest) -> Result<First, KvmError> {
+    let image = FirstImage::of(&booted.memory, &booted.loaded).map_err(BootError::Memory)?;
+    let msrs = MsrList::of(kvm)
+        .map_err(|source| KvmError::Call { call: "KVM_GET_MSR_INDEX_LIST", source })?;
+    Ok(First { image, msrs })
+}
+
+/// KVM_SET_USER_MEMORY_REGION for every stretch of guest memory, with a log of the pages that
+/// the guest writes to if `log_dirty`.
+fn map_memory(vm: &VmFd, memory: &GuestMemory, log_dirty: bool) -> Result<(), KvmError> {
     for (slot, MemoryRegion { gpa, len, host_addr }) in (0..).zip(memory.regions()) {
         let region = kvm_userspace_memory_region {
             slot,
-            flags: 0,
+            flags: if log_dirty { KVM_MEM_LOG_DIRTY_PAGES } else { 0 },
             guest_phys_addr: gpa.0,
             memory_size: len,
             userspace_addr: host_addr,
@@ -270,6 +293,24 @@ impl BuildVcpu for KvmVm {
         stats::counted(self.stats())
     }
 
+    /// KVM_GET_DIRTY_LOG tells which pages the guest has written to since the last time; only those
+    /// are touched.
+    fn reset_memory(&self) -> io::Result<()> {
+        let first = self.first.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        for (slot, MemoryRegion { gpa, len, .. }) in (0..).zip(self.memory.regions()) {
+            let len = usize::try_from(len).map_err(io::Error::other)?;
+            let dirty = self
+                .vm
+                .get_dirty_log(slot, len)
+                .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+            for page in set_bits(&dirty) {
+                let page = Gpa(gpa.0 + page * PAGE as u64);
+                first.image.put_back(&self.memory, page).map_err(io::Error::other)?;
+            }
+        }
+        Ok(())
+    }
+
     fn build(&self, id: VcpuId) -> Result<KvmVcpu, VcpuError> {
         let setup = |what: &'static str| {
             move |error: kvm_ioctls::Error| VcpuError::Setup {
@@ -289,8 +330,26 @@ impl BuildVcpu for KvmVm {
         if self.sync_rip {
             run.sync_registers();
         }
-        Ok(KvmVcpu::new(fd, run))
+        let vcpu = KvmVcpu::new(fd, run);
+        match &self.first {
+            None => Ok(vcpu),
+            Some(first) => vcpu
+                .resettable(&first.msrs)
+                .map_err(|source| VcpuError::Setup { what: "reading the vCPU's state", source }),
+        }
     }
+}
+
+/// The numbers of the bits that are set.
+fn set_bits(words: &[u64]) -> impl Iterator<Item = u64> + '_ {
+    (0..).step_by(64).zip(words).flat_map(|(first, word)| {
+        let mut left = *word;
+        std::iter::from_fn(move || {
+            let bit = (left != 0).then(|| u64::from(left.trailing_zeros()))?;
+            left &= left - 1;
+            Some(first + bit)
+        })
+    })
 }
 
 #[cfg(test)]

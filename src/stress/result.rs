@@ -217,6 +217,17 @@ impl CampaignResult {
         self.histogram.add(outcome, count, witness);
     }
 
+    /// Counts outcomes that are not told apart.
+    pub fn add_other(&mut self, count: u64) {
+        self.histogram.add_other(count);
+    }
+
+    /// The campaign was to run until something happens, which has happened: those iterations that
+    /// were run are all that it has.
+    pub fn end_here(&mut self) {
+        self.asked = self.run();
+    }
+
     /// Counts an iteration that passed.
     pub fn add_pass(&mut self) {
         self.passed = self.passed.saturating_add(1);

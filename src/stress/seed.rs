@@ -18,7 +18,7 @@ const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 const STREAMS: u64 = u64::from_le_bytes(*b"streams\0");
 
 /// A seed. As text it is a number, shown in hexadecimal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seed(
     /// The number.
     pub u64,

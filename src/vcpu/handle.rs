@@ -14,8 +14,10 @@ use crate::events::{Event, EventSender};
 use crate::exit::VcpuId;
 use crate::panics;
 use crate::trace::tracer::VcpuTracing;
+use crate::vcpu::repeat::{Repeat, RoundEnd};
+use crate::vcpu::rounds::Rounds;
 use crate::vcpu::runner::Runner;
-use crate::vcpu::state::{Gate, StartCommand, StartGate, VcpuControl};
+use crate::vcpu::state::{Gate, VcpuControl};
 use crate::vcpu::{BuildVcpu, VcpuEnd, VcpuError, VcpuRun};
 
 /// What the threads of one VM share.
@@ -25,8 +27,12 @@ pub struct Shared<B> {
     pub queue: DeviceQueue<DeviceSet>,
     /// Which accesses may be posted.
     pub posting: PostPolicy,
-    /// Where the vCPUs wait for the start.
-    pub start: StartGate,
+    /// What other threads may ask of each vCPU, by index.
+    pub controls: Vec<Arc<VcpuControl>>,
+    /// Where the vCPUs wait for the start, and between iterations.
+    pub rounds: Rounds<RoundEnd>,
+    /// How the guest is run again and again, if it is.
+    pub repeat: Option<Repeat>,
     /// Where their threads wait, after their ends, until all have ended. An exit unmaps memory,
     /// of the vCPU and of the thread, and that waits for every thread that was preempted in a
     /// page fault; with hundreds of vCPUs still spinning each such wait takes seconds, and the
@@ -68,22 +74,70 @@ fn live<B: BuildVcpu>(shared: &Shared<B>, seat: &VcpuSeat) -> (VcpuEnd, Option<B
         Ok(vcpu) => vcpu,
         Err(error) => return (VcpuEnd::Failed { error, registers: None }, None),
     };
+    shared.rounds.adopt(seat.id);
     let posting = shared.posting.clone();
     let tracing = seat.tracing.clone();
     let mut runner = Runner::new(seat.id, vcpu, &seat.control, &shared.queue, posting, tracing);
     // Declared after the vCPU and so dropped before it, on a panic too.
     let published = seat.control.publish(runner.vcpu().kicker());
-    let ready = Instant::now();
-    let arrival = shared.start.arrive();
-    if arrival.opened {
-        seat.events.send(Event::Started(ready));
-    }
-    let end = match arrival.command {
-        StartCommand::Run => runner.run(),
-        StartCommand::Abort => VcpuEnd::Stopped { registers: None },
+    let end = match &shared.repeat {
+        None => match shared.come(seat, RoundEnd::default(), 1, &mut runner) {
+            Ok(true) => runner.run(),
+            Ok(false) => VcpuEnd::Stopped { registers: None },
+            Err(error) => VcpuEnd::Failed { error, registers: None },
+        },
+        Some(repeat) => {
+            repeat.adopt(seat.id);
+            runner.set_pace(repeat.pace(seat.id, shared));
+            repeat.run(shared, seat, &mut runner)
+        }
     };
     drop(published);
     (end, Some(runner.into_vcpu()))
+}
+
+impl<B: BuildVcpu> Shared<B> {
+    /// Comes to the turnstile before `round`, counted from 1, with what the round before has come
+    /// to, and waits there. The last one to come makes the turn. False if there are no more rounds.
+    ///
+    /// # Errors
+    ///
+    /// The turn fails; the supervisor then sends the others home.
+    pub fn come(
+        &self,
+        seat: &VcpuSeat,
+        brought: RoundEnd,
+        round: u64,
+        runner: &mut Runner<'_, B::Vcpu>,
+    ) -> Result<bool, VcpuError> {
+        let ready = Instant::now();
+        if let Some(brought) = self.rounds.arrive(seat.id, brought) {
+            let first = match &self.repeat {
+                None => Some((0..self.rounds.vcpus()).map(VcpuId::from_index).collect()),
+                Some(repeat) => repeat.turn(self, brought, runner.recorder())?,
+            };
+            if let Some(first) = first {
+                self.open(&first, round);
+            } else {
+                self.rounds.close();
+            }
+            if round == 1 && !self.rounds.is_closed() {
+                seat.events.send(Event::Started(ready));
+            }
+        }
+        if let Some(repeat) = &self.repeat {
+            repeat.spin(self, seat.id, round);
+        }
+        Ok(self.rounds.wait(seat.id, round))
+    }
+
+    /// Begins a round, in which these vCPUs are let run first.
+    fn open(&self, first: &[VcpuId], round: u64) {
+        self.rounds.open();
+        for id in first {
+            self.rounds.let_run(*id, round);
+        }
+    }
 }
 
 fn prepare<B: BuildVcpu>(shared: &Shared<B>, seat: &VcpuSeat) -> Result<B::Vcpu, VcpuError> {

@@ -1,9 +1,13 @@
 //! A vCPU and its thread: the run loop (`runner.rs`), what other threads may ask of it
-//! (`state.rs`), and the thread's life from spawn to report (`handle.rs`). What a vCPU *is* is
+//! (`state.rs`), the thread's life from spawn to report (`handle.rs`), its meeting with the other
+//! vCPUs (`rounds.rs`), and the running of a guest again and again (`repeat.rs`, `pace.rs`). What a vCPU *is* is
 //! behind [`VcpuRun`]: KVM's in the program, a scripted one in tests.
 
 pub mod handle;
+pub mod pace;
 pub mod registers;
+pub mod repeat;
+pub mod rounds;
 pub mod runner;
 #[cfg(all(test, not(loom)))]
 pub(crate) mod scripted;
@@ -45,6 +49,16 @@ pub trait VcpuRun {
         Vec::new()
     }
 
+    /// Puts the vCPU back to how it was before its first run, whatever its last exit was. A kick
+    /// that came before is taken back.
+    ///
+    /// # Errors
+    ///
+    /// The host refuses; or the vCPU was made for one run only.
+    fn reset(&mut self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// What makes this vCPU leave the guest, for the thread that calls this.
     fn kicker(&mut self) -> Box<dyn Kick>;
 }
@@ -67,6 +81,16 @@ pub trait BuildVcpu: Send + Sync {
     ///
     /// The host refuses; the text says what and why.
     fn build(&self, id: VcpuId) -> Result<Self::Vcpu, VcpuError>;
+
+    /// Puts the guest's memory back to how it was before the first run. To be called while no vCPU
+    /// runs.
+    ///
+    /// # Errors
+    ///
+    /// The host refuses; or the VM was made for one run only.
+    fn reset_memory(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// The host kernel's own counters about the VM, by the kernel's names.
     fn kernel_stats(&self) -> Vec<(String, u64)> {
@@ -104,6 +128,13 @@ pub enum VcpuEnd {
     Fault {
         /// A shutdown, failed entry, internal error, crash or unknown exit.
         exit: VmExit,
+        /// The registers at that point.
+        registers: Option<Box<Registers>>,
+    },
+    /// The guest has found an error, and says so.
+    Assertion {
+        /// Its words.
+        text: String,
         /// The registers at that point.
         registers: Option<Box<Registers>>,
     },

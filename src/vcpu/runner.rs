@@ -7,9 +7,12 @@ use crate::devices::queue::{Closed, DeviceQueue};
 use crate::devices::watch::Watch;
 use crate::devices::{DeviceSet, GuestEnd, PostPolicy, Reply};
 use crate::exit::{Access, AddressSpace, Direction, PioAddr, PioExit, VcpuId, VmExit};
+use crate::stress::iteration::Iteration;
+use crate::stress::ports::{Effect, Reported, StressPorts};
 use crate::trace::record::{Event, ExitEvent, Handling, Record, Source, saturate};
 use crate::trace::recorder::Recorder;
 use crate::trace::tracer::VcpuTracing;
+use crate::vcpu::pace::{Next, Pace};
 use crate::vcpu::state::VcpuControl;
 use crate::vcpu::{VcpuEnd, VcpuError, VcpuRun};
 
@@ -35,6 +38,8 @@ pub struct Runner<'a, V> {
     posting: PostPolicy,
     tracing: VcpuTracing,
     recorder: Option<Box<Recorder>>,
+    ports: StressPorts,
+    pace: Option<Pace<'a>>,
     /// The number of the next exit.
     sequence: u64,
 }
@@ -44,6 +49,7 @@ enum Stop {
     Halted,
     Guest(GuestEnd),
     Fault,
+    Assertion(String),
     Closed,
 }
 
@@ -64,7 +70,52 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
         tracing: VcpuTracing,
     ) -> Self {
         let recorder = tracing.recorder();
-        Self { id, vcpu, control, queue, posting, tracing, recorder, sequence: 0 }
+        let ports = StressPorts::new(id);
+        Self {
+            id,
+            vcpu,
+            control,
+            queue,
+            posting,
+            tracing,
+            recorder,
+            ports,
+            pace: None,
+            sequence: 0,
+        }
+    }
+
+    /// Has `pace` asked before each entry and after each exit.
+    pub fn set_pace(&mut self, pace: Option<Pace<'a>>) {
+        self.pace = pace;
+    }
+
+    /// An iteration begins.
+    pub fn begin(&mut self, iteration: Iteration) {
+        self.ports.begin(iteration);
+        if let Some(pace) = &mut self.pace {
+            pace.begin(iteration);
+        }
+    }
+
+    /// How many exits there have been.
+    pub fn exits(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The outcomes that the guest has reported in this iteration.
+    pub fn take_reported(&mut self) -> Reported {
+        self.ports.take_reported()
+    }
+
+    /// How often the vCPU was disturbed in this iteration.
+    pub fn perturbations(&self) -> u64 {
+        self.pace.as_ref().map_or(0, Pace::perturbations)
+    }
+
+    /// What it records with.
+    pub fn recorder(&mut self) -> &mut Option<Box<Recorder>> {
+        &mut self.recorder
     }
 
     /// The vCPU.
@@ -92,6 +143,11 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
 
     fn run_to_end(&mut self) -> VcpuEnd {
         while !self.control.stop_requested() {
+            match self.before_entry() {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(Closed) => return self.end(Stop::Closed, VmExit::Interrupted),
+            }
             let entered = self.recorder.now();
             let exit = match self.vcpu.run() {
                 Ok(exit) => exit,
@@ -103,8 +159,21 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
             if let Err(stop) = self.handle(&exit, entered) {
                 return self.end(stop, exit);
             }
+            if let Some(pace) = &self.pace {
+                pace.after_exit();
+            }
         }
         VcpuEnd::Stopped { registers: self.vcpu.registers() }
+    }
+
+    /// Whether to enter the guest.
+    fn before_entry(&mut self) -> Result<bool, Closed> {
+        let Some(pace) = &mut self.pace else { return Ok(true) };
+        match pace.before_entry(self.id) {
+            Next::Enter => Ok(true),
+            Next::Help => self.queue.settle(&mut self.recorder, |_| true),
+            Next::Stop => Ok(false),
+        }
     }
 
     fn note(&mut self, event: Event) {
@@ -118,6 +187,7 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
             Stop::Halted => VcpuEnd::Halted,
             Stop::Guest(end) => VcpuEnd::Guest(end),
             Stop::Fault => VcpuEnd::Fault { exit, registers: self.vcpu.registers() },
+            Stop::Assertion(text) => VcpuEnd::Assertion { text, registers: self.vcpu.registers() },
             Stop::Closed => VcpuEnd::Stopped { registers: self.vcpu.registers() },
         }
     }
@@ -185,6 +255,7 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
                 self.access_trace_port(pio);
                 Ok(Handling::RunLoop)
             }
+            VmExit::Pio(pio) if StressPorts::answers(pio) => self.access_stress_port(pio),
             VmExit::Pio(pio) => {
                 let access = Access {
                     space: AddressSpace::Pio,
@@ -258,6 +329,14 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
                 (Direction::Write, Some(recorder)) => recorder.marker(*byte),
                 (Direction::Write, None) => {}
             }
+        }
+    }
+
+    fn access_stress_port(&mut self, pio: PioExit) -> Result<Handling, Stop> {
+        match self.ports.access(pio, self.vcpu.data()) {
+            Effect::None => Ok(Handling::RunLoop),
+            Effect::Done => Err(Stop::Halted),
+            Effect::Assertion(text) => Err(Stop::Assertion(text)),
         }
     }
 

@@ -15,6 +15,8 @@ use crate::exit::{Direction, Gpa, MmioExit, PioAddr, PioExit, VcpuId, VmExit};
 use crate::vcpu::registers::Registers;
 use crate::vcpu::{BuildVcpu, Kick, VcpuError, VcpuRun};
 
+type Steps = Box<dyn Iterator<Item = Step> + Send>;
+
 /// What the guest does next.
 pub(crate) enum Step {
     /// An OUT of `size` bytes at a time.
@@ -83,7 +85,9 @@ impl Log {
 
 /// See the module's text.
 pub(crate) struct ScriptedVcpu {
-    steps: Box<dyn Iterator<Item = Step> + Send>,
+    steps: Steps,
+    /// Makes the steps of another iteration.
+    again: Option<Box<dyn FnMut() -> Steps + Send>>,
     data: Vec<u8>,
     reading: bool,
     /// The number of entries is in RIP.
@@ -101,12 +105,25 @@ impl ScriptedVcpu {
     {
         Self {
             steps: Box::new(steps.into_iter()),
+            again: None,
             data: Vec::new(),
             reading: false,
             registers: Registers::default(),
             kicks: Arc::default(),
             log: Arc::default(),
         }
+    }
+
+    /// A vCPU that takes the steps that `steps` makes, in each iteration.
+    pub(crate) fn repeating<I>(mut steps: impl FnMut() -> I + Send + 'static) -> Self
+    where
+        I: IntoIterator<Item = Step>,
+        I::IntoIter: Send + 'static,
+    {
+        let first = steps();
+        let again: Box<dyn FnMut() -> Steps + Send> =
+            Box::new(move || Box::new(steps().into_iter()));
+        Self { again: Some(again), ..Self::new(first) }
     }
 
     /// What becomes of it.
@@ -193,6 +210,13 @@ impl VcpuRun for ScriptedVcpu {
         Some(Box::new(self.registers.clone()))
     }
 
+    fn reset(&mut self) -> io::Result<()> {
+        self.kicks.take();
+        self.reading = false;
+        self.steps = self.again.as_mut().ok_or(io::ErrorKind::Unsupported)?();
+        Ok(())
+    }
+
     fn kicker(&mut self) -> Box<dyn Kick> {
         Box::new(Arc::clone(&self.kicks))
     }
@@ -245,6 +269,11 @@ impl Scripts {
 
 impl BuildVcpu for Scripts {
     type Vcpu = ScriptedVcpu;
+
+    /// There is none.
+    fn reset_memory(&self) -> io::Result<()> {
+        Ok(())
+    }
 
     fn build(&self, id: VcpuId) -> Result<ScriptedVcpu, VcpuError> {
         let maker = self.makers.lock().unwrap()[id.index()].take();

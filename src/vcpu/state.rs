@@ -1,26 +1,19 @@
-//! What other threads may ask of a vCPU's thread: to start, and to stop.
+//! What other threads may ask of a vCPU's thread: to stop, to end the round it runs (`rounds.rs`),
+//! or just to leave the guest for a moment.
 //!
-//! A start is one command to all ([`StartGate`]). The vCPU that is the last to get ready gives
-//! it, which spares the boot two thread switches; a thread that fails before it is ready would
-//! leave a plain barrier's others waiting for ever, so the supervisor can call the start off.
-//!
-//! A stop is a kick ([`VcpuControl`]): the request is published, then the vCPU is made to
-//! leave the guest. Invariant: once [`VcpuControl::stop`] has returned, the vCPU's next look
-//! at the request sees it, and a [`VcpuRun::run`](super::VcpuRun::run) that has begun, or
-//! begins, returns. See docs/concurrency.md; the model checker runs it.
+//! Each is a kick ([`VcpuControl`]): the request is published, then the vCPU is made to leave the
+//! guest. Invariant: once [`VcpuControl::stop`] has returned, the vCPU's next look at the request
+//! sees it, and a [`VcpuRun::run`](super::VcpuRun::run) that has begun, or begins, returns. See
+//! docs/concurrency.md; the model checker runs it.
 
 use std::{fmt, mem};
 
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering, Parker};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering, Parker};
 use crate::trace::flight::FlightRecorder;
 use crate::vcpu::Kick;
 
-/// A gate at which threads wait until they are told how to go on.
-///
-/// Each waits in a bed of its own. With one condition variable for all of them each would be
-/// woken by the one before, as that gives back the mutex, and would have to wait for a CPU
-/// behind all vCPUs that run already: with 254 vCPUs that spin on 2 CPUs the last one started
-/// after 42 s.
+/// A gate at which threads wait until they are told how to go on. Each waits in a bed of its own,
+/// as in `rounds.rs`.
 #[derive(Debug)]
 pub struct Gate<C> {
     state: Mutex<GateState<C>>,
@@ -83,54 +76,12 @@ impl<C: Copy> Default for Gate<C> {
     }
 }
 
-/// The gate at which vCPU threads wait, ready to run, until they are all let go or sent home.
-#[derive(Debug)]
-pub struct StartGate {
-    missing: AtomicUsize,
-    gate: Gate<StartCommand>,
-}
-
-/// What the threads at the start gate are told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StartCommand {
-    /// Run.
-    Run,
-    /// Another thread could not get ready, or the start was called off: do not run.
-    Abort,
-}
-
-/// What a thread that came to the start gate was told, and whether it came last and opened it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Arrival {
-    /// The command, the same for all.
-    pub command: StartCommand,
-    /// The gate opened for this thread's coming.
-    pub opened: bool,
-}
-
-impl StartGate {
-    /// A gate that opens when `threads` have come.
-    pub fn new(threads: usize) -> Self {
-        Self { missing: AtomicUsize::new(threads), gate: Gate::new() }
-    }
-
-    /// Comes to the gate and waits for the command. To be called once by each thread.
-    pub fn arrive(&self) -> Arrival {
-        let last = self.missing.fetch_sub(1, Ordering::AcqRel) == 1;
-        let opened = last && self.gate.open(StartCommand::Run);
-        Arrival { command: self.gate.wait(), opened }
-    }
-
-    /// Calls the start off, unless it has happened.
-    pub fn abort(&self) {
-        self.gate.open(StartCommand::Abort);
-    }
-}
-
 /// The part of a vCPU that is shared between its thread and the others.
 pub struct VcpuControl {
     /// Stored before the kick, which the vCPU's answer to it is ordered after.
     stop: AtomicBool,
+    /// The same, for the end of a round: taken back when the next one begins.
+    round_over: AtomicBool,
     /// Present while the vCPU can be kicked. The lock is held across a kick, so that the vCPU
     /// and its thread outlive it.
     kicker: Mutex<Option<Box<dyn Kick>>>,
@@ -143,6 +94,7 @@ impl VcpuControl {
     pub fn new() -> Self {
         Self {
             stop: AtomicBool::new(false),
+            round_over: AtomicBool::new(false),
             kicker: Mutex::new(None),
             exits: FlightRecorder::default(),
         }
@@ -151,6 +103,22 @@ impl VcpuControl {
     /// Asks the vCPU to stop and makes it leave the guest.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
+        self.kick();
+    }
+
+    /// Asks the vCPU to end its round and makes it leave the guest.
+    pub fn end_round(&self) {
+        self.round_over.store(true, Ordering::Release);
+        self.kick();
+    }
+
+    /// A round begins. To be called while nobody can end one.
+    pub fn begin_round(&self) {
+        self.round_over.store(false, Ordering::Relaxed);
+    }
+
+    /// Makes the vCPU leave the guest, if it can be kicked yet; it goes back in by itself.
+    pub fn kick(&self) {
         if let Some(kicker) = &*self.kicker.lock() {
             kicker.kick();
         }
@@ -158,8 +126,14 @@ impl VcpuControl {
         // then sees the request before it enters the guest for the first time.
     }
 
-    /// Whether the vCPU is to stop; its thread asks before every entry into the guest.
+    /// Whether the vCPU is to leave its run loop; its thread asks before every entry into the
+    /// guest.
     pub fn stop_requested(&self) -> bool {
+        self.stop.load(Ordering::Acquire) || self.round_over.load(Ordering::Acquire)
+    }
+
+    /// Whether it is to stop for good.
+    pub fn is_stopping(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
 

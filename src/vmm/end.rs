@@ -34,7 +34,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         limit: Option<Duration>,
         verdict: &mut Verdict,
     ) {
-        self.shared.start.abort();
+        self.shared.rounds.close();
         self.shared.queue.close();
         for (id, vcpu) in (0..).map(VcpuId).zip(&self.vcpus) {
             if vcpu.is_running() {

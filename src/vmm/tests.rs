@@ -5,6 +5,7 @@
 mod ends;
 mod output;
 mod random;
+mod rounds;
 mod verdict;
 
 use std::sync::{Mutex, Weak, mpsc};

@@ -10,10 +10,10 @@
 
 mod checker;
 mod explore;
-mod gate;
 mod kick;
 mod properties;
 mod queue;
 mod ring;
+mod rounds;
 mod sketch;
 mod stream;

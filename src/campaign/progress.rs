@@ -1,0 +1,116 @@
+//! How far a campaign is, for the user: a bar on a terminal, a line from time to time elsewhere.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// The distance of the lines.
+const LINE_PERIOD: Duration = Duration::from_secs(10);
+
+/// See the module's text. On standard error.
+#[derive(Debug)]
+pub(super) enum Progress {
+    Bar(ProgressBar),
+    Lines { total: Option<u64>, started: Instant, last: Instant },
+    Silent,
+}
+
+impl Progress {
+    /// For so many iterations, if that is known.
+    pub(super) fn new(total: Option<u64>, quiet: bool) -> Self {
+        if quiet {
+            return Self::Silent;
+        }
+        if !std::io::stderr().is_terminal() {
+            let now = Instant::now();
+            return Self::Lines { total, started: now, last: now };
+        }
+        let target = ProgressDrawTarget::stderr_with_hz(8);
+        let bar = ProgressBar::with_draw_target(total, target);
+        let template = match total {
+            Some(_) => "{wide_bar} {pos}/{len} {msg} {per_sec} ETA {eta}",
+            None => "{spinner} {pos} iterations {msg} {per_sec} {elapsed}",
+        };
+        // The templates are right, as a test sees.
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Self::Bar(bar)
+    }
+
+    /// So many are over, and so many of them have failed.
+    pub(super) fn show(&mut self, run: u64, failed: u64) {
+        match self {
+            Self::Silent => {}
+            Self::Bar(bar) => {
+                bar.set_message(format!("{failed} failed"));
+                bar.set_position(run);
+            }
+            Self::Lines { total, started, last } => {
+                if last.elapsed() >= LINE_PERIOD {
+                    *last = Instant::now();
+                    let line = line(*total, run, failed, started.elapsed());
+                    let _ = writeln!(std::io::stderr(), "minivmm: {line}");
+                }
+            }
+        }
+    }
+
+    /// Writes `text` to standard error, beside the bar.
+    pub(super) fn say(&self, text: &str) {
+        let write = || {
+            let _ = std::io::stderr().write_all(text.as_bytes());
+        };
+        match self {
+            Self::Bar(bar) => bar.suspend(write),
+            _ => write(),
+        }
+    }
+
+    /// The end: a bar goes.
+    pub(super) fn finish(&self) {
+        if let Self::Bar(bar) = self {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn line(total: Option<u64>, run: u64, failed: u64, took: Duration) -> String {
+    // For people: a rate is exact to far more digits than are shown.
+    #[allow(clippy::cast_precision_loss)]
+    let rate = run as f64 / took.as_secs_f64().max(1e-9);
+    let Some(total) = total else {
+        return format!("{run} iterations, {failed} failed, {rate:.0}/s");
+    };
+    #[allow(clippy::cast_precision_loss)]
+    let left = total.saturating_sub(run) as f64 / rate.max(1e-9);
+    let left = Duration::try_from_secs_f64(left.round()).unwrap_or(Duration::MAX);
+    let left = humantime::format_duration(left);
+    format!("{run} of {total} iterations, {failed} failed, {rate:.0}/s, {left} left")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_how_far_it_is() {
+        let took = Duration::from_secs(10);
+        assert_eq!(
+            line(Some(1000), 100, 2, took),
+            "100 of 1000 iterations, 2 failed, 10/s, 1m 30s left"
+        );
+        assert_eq!(line(None, 100, 0, took), "100 iterations, 0 failed, 10/s");
+        assert!(line(Some(u64::MAX), 0, 0, Duration::ZERO).contains("left"));
+    }
+
+    #[test]
+    fn the_templates_are_right() {
+        for total in [Some(3), None] {
+            let bar = Progress::new(total, false);
+            bar.say("");
+            bar.finish();
+        }
+    }
+}
