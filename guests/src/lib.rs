@@ -71,6 +71,7 @@ pub const GUESTS: &[Guest] = &[
     guest!(Real, "uart-lines", "numbered lines from every vCPU (rbp each), under a spin lock"),
     guest!(Real, "uart-storm", "bytes from every vCPU (rbp each), unlocked and unpolled"),
     guest!(Real, "uart-storm-poll", "uart-storm, waiting for THRE before each byte"),
+    guest!(Long, "reset-probe", "look for what an iteration has left for the next"),
     guest!(Real, "bench-out", "OUT to the UART rbp times on every vCPU"),
     guest!(Real, "bench-in", "IN from the UART rbp times on every vCPU"),
     guest!(Real, "bench-poll", "poll THRE, then OUT, rbp times on every vCPU"),

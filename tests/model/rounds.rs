@@ -202,7 +202,7 @@ fn all_run_all<T: Turnstile>(turnstile: T) {
 
 #[test]
 fn all_vcpus_run_all_rounds() {
-    explore::bounded(4, || all_run_all(rounds()));
+    explore::bounded(3, || all_run_all(rounds()));
 }
 
 /// (h) Nobody waits for ever once the turnstile is closed, at whatever time.

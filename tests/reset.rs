@@ -1,0 +1,136 @@
+//! Putting a vCPU and its VM's memory back, on real KVM: whatever the last exit was, the next run
+//! begins as the first did.
+
+mod support;
+
+use std::path::Path;
+
+use minivmm::config::{CpuMode, GuestSource, VmConfig};
+use minivmm::exit::{Direction, VcpuId, VmExit};
+use minivmm::kvm::kick;
+use minivmm::kvm::vcpu::KvmVcpu;
+use minivmm::kvm::vm::{KVM_DEVICE, KvmVm};
+use minivmm::stress::config::StressConfig;
+use minivmm::vcpu::{BuildVcpu, VcpuRun};
+
+use support::{image, require_kvm};
+
+fn vm(code: &[u8], mode: CpuMode) -> (KvmVm, KvmVcpu) {
+    kick::install_handler();
+    let guest = image(code);
+    let mut config = VmConfig::new(GuestSource::File(guest.path().to_owned()));
+    config.mode = mode;
+    config.stress = Some(StressConfig::default());
+    let vm = KvmVm::new(Path::new(KVM_DEVICE), &config).unwrap();
+    let vcpu = vm.build(VcpuId(0)).unwrap();
+    (vm, vcpu)
+}
+
+/// Runs to the next exit that is an access, and expects a write of `value`.
+fn expect_write(vcpu: &mut KvmVcpu, value: &[u8]) {
+    let exit = vcpu.run().unwrap();
+    assert!(
+        matches!(exit, VmExit::Pio(pio) if pio.direction == Direction::Write)
+            || matches!(exit, VmExit::Mmio(mmio) if mmio.direction == Direction::Write),
+        "{exit:?}"
+    );
+    assert_eq!(vcpu.data(), value);
+}
+
+/// A vCPU writes what is in AL at its start, and then comes to `code`; it is put back there, with
+/// what it reads answered and not, and writes AL again.
+fn begins_again_after(code: &[u8], mode: CpuMode, mut at_end: impl FnMut(VmExit)) {
+    if !require_kvm() {
+        return;
+    }
+    // out 0x81, al
+    let (vm, mut vcpu) = vm(&[&[0xe6, 0x81], code].concat(), mode);
+    for answer in [None, Some(0x55), None] {
+        expect_write(&mut vcpu, &[2]);
+        at_end(vcpu.run().unwrap());
+        if let Some(answer) = answer {
+            vcpu.data().fill(answer);
+        }
+        vcpu.reset().unwrap();
+        vm.reset_memory().unwrap();
+    }
+    expect_write(&mut vcpu, &[2]);
+}
+
+#[test]
+fn after_a_read_of_a_port() {
+    // in al, 0x80; hlt
+    begins_again_after(&[0xe4, 0x80, 0xf4], CpuMode::Real, |exit| {
+        assert!(matches!(exit, VmExit::Pio(pio) if pio.direction == Direction::Read), "{exit:?}");
+    });
+}
+
+#[test]
+fn in_the_middle_of_a_string_of_reads() {
+    // mov di, 0x2000; mov cx, 40; mov dx, 0x80; rep insb; hlt
+    let code = [0xbf, 0, 0x20, 0xb9, 40, 0, 0xba, 0x80, 0, 0xf3, 0x6c, 0xf4];
+    begins_again_after(&code, CpuMode::Real, |exit| {
+        assert!(matches!(exit, VmExit::Pio(pio) if pio.direction == Direction::Read), "{exit:?}");
+    });
+}
+
+#[test]
+fn after_a_load_that_is_in_two_parts() {
+    // mov ebx, 0xd0000ffc; mov rax, [rbx]; hlt: 4 bytes of one page and 4 of the next.
+    let code = [0xbb, 0xfc, 0x0f, 0x00, 0xd0, 0x48, 0x8b, 0x03, 0xf4];
+    begins_again_after(&code, CpuMode::Long, |exit| {
+        assert!(
+            matches!(exit, VmExit::Mmio(mmio) if mmio.direction == Direction::Read),
+            "{exit:?}"
+        );
+    });
+}
+
+#[test]
+fn after_a_halt() {
+    begins_again_after(&[0xf4], CpuMode::Long, |exit| assert_eq!(exit, VmExit::Hlt));
+}
+
+#[test]
+fn after_a_triple_fault() {
+    // ud2, without an interrupt table
+    begins_again_after(&[0x0f, 0x0b], CpuMode::Protected, |exit| {
+        assert_eq!(exit, VmExit::Shutdown);
+    });
+}
+
+#[test]
+fn memory_comes_back_as_it_was() {
+    if !require_kvm() {
+        return;
+    }
+    // again: mov al, [0x100]; mov ah, [0x9000]; out 0x81, ax;
+    // inc byte [0x100]; inc byte [0x9000]; jmp again
+    // of which the first is a page below the image, and the other one above.
+    let code = [
+        0xa0, 0x00, 0x01, 0x8a, 0x26, 0x00, 0x90, 0xe7, 0x81, 0xfe, 0x06, 0x00, 0x01, 0xfe, 0x06,
+        0x00, 0x90, 0xeb, 0xed,
+    ];
+    let (vm, mut vcpu) = vm(&code, CpuMode::Real);
+    for _ in 0..3 {
+        for count in 0..3 {
+            expect_write(&mut vcpu, &[count, count]);
+        }
+        vcpu.reset().unwrap();
+        vm.reset_memory().unwrap();
+    }
+}
+
+#[test]
+fn a_kick_that_comes_too_late_does_not_reach_the_next_run() {
+    if !require_kvm() {
+        return;
+    }
+    let (vm, mut vcpu) = vm(&[0xe6, 0x81, 0xf4], CpuMode::Real);
+    expect_write(&mut vcpu, &[2]);
+    assert_eq!(vcpu.run().unwrap(), VmExit::Hlt);
+    vcpu.kicker().kick();
+    vcpu.reset().unwrap();
+    vm.reset_memory().unwrap();
+    expect_write(&mut vcpu, &[2]);
+}
