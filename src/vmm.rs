@@ -167,6 +167,10 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
     ) -> VmReport {
         let mut verdict = Verdict::default();
         self.start(output, &mut verdict);
+        // While the vCPUs are made, so that the guest does not wait for it.
+        if let Some(counter) = self.shared.builder.counter() {
+            self.tracer.use_counter(counter);
+        }
         // After the threads have been spawned, which would inherit it.
         slice::prefer_short();
         self.supervise(host, limit, &mut verdict);

@@ -16,8 +16,10 @@ use crate::kvm::cpuid::{self, CpuidError, CpuidTemplate};
 use crate::kvm::entry::{apply_sregs, to_kvm_regs};
 use crate::kvm::run_map::RunMap;
 use crate::kvm::stats::{self, KvmStats};
+use crate::kvm::tsc;
 use crate::kvm::vcpu::KvmVcpu;
 use crate::memory::{GuestMemory, MemoryRegion, RamLayout};
+use crate::trace::clock::Counter;
 use crate::vcpu::{BuildVcpu, VcpuError};
 
 /// Where the host's KVM is.
@@ -268,6 +270,10 @@ impl BuildVcpu for KvmVm {
 
     fn kernel_stats(&self) -> Vec<(String, u64)> {
         stats::counted(self.stats())
+    }
+
+    fn counter(&self) -> Option<Counter> {
+        tsc::counter(&self.vm)
     }
 
     fn build(&self, id: VcpuId) -> Result<KvmVcpu, VcpuError> {
