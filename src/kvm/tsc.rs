@@ -23,7 +23,7 @@ const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current
 /// where that is not certain. The frequency is that of the guest of `vm`, which is the host's
 /// unless someone sets another; Linux has told it of a VM since 5.18.
 ///
-/// Takes some 20 µs, to open a file.
+/// Takes some 20 µs, to open a file, and so is not for the way to the guest's first instruction.
 pub fn counter(vm: &VmFd) -> Option<Counter> {
     // SAFETY: the descriptor is open, being borrowed, and KVM's; this ioctl takes no argument and
     // touches no memory of ours.

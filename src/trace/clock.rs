@@ -1,15 +1,15 @@
 //! The time of a trace. One clock for all threads of a VM, so that their records can be compared.
 //!
-//! It begins as CLOCK_MONOTONIC, some 25 ns a reading, since it is there before KVM is opened.
-//! Once KVM has said that the CPU's own counter will do ([`Clock::use_counter`]), it goes on as
-//! that, which is some 10 ns a reading and more than half of what an exit's record costs.
+//! It begins as CLOCK_MONOTONIC, which takes some 25 ns a reading and would be most of what an
+//! exit's record costs. Shortly after the guest's start it goes on as a counter of the CPU, some
+//! 10 ns a reading, if the host has one that will do ([`Clock::use_counter`]).
 //!
 //! What is guaranteed:
 //!
 //! - With CLOCK_MONOTONIC no reading is less than one that came before it, on whatever thread.
 //! - The change-over is no step back: a reading by the counter is no less than any by
-//!   CLOCK_MONOTONIC that came before it. It may be a step forward, by the time that one look at
-//!   both takes, less than 0.1 µs.
+//!   CLOCK_MONOTONIC that came before it. It may be a step forward, by the time that the shortest of
+//!   [`LOOKS`] looks at both takes: less than 0.1 µs, unless every one is interrupted.
 //! - With the counter a thread's readings do not go back if the CPUs' counters agree. Those of two
 //!   threads are comparable to within what the counters differ by and how early a CPU reads its
 //!   own, which it does not in the strict order of the program: some ten nanoseconds each.

@@ -75,7 +75,7 @@ pub trait BuildVcpu: Send + Sync {
     }
 
     /// What a trace can take its time from instead of the host's clock, if there is anything that
-    /// is cheaper and as good. To find out may take longer than to make a vCPU.
+    /// is cheaper and as good. To find out takes a file's opening.
     fn counter(&self) -> Option<Counter> {
         None
     }
