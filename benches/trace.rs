@@ -24,6 +24,8 @@ use minivmm::devices::queue::DeviceQueue;
 use minivmm::devices::serial::SerialPort;
 use minivmm::exit::{Direction, PioAddr, PioExit, VcpuId, VmExit};
 use minivmm::irq::NullIrq;
+use minivmm::kvm::vm::{KVM_DEVICE, KvmVm};
+use minivmm::trace::clock::Counter;
 use minivmm::trace::flight::FlightRecorder;
 use minivmm::trace::format::{self, TraceFormat, TraceInfo};
 use minivmm::trace::record::{Event, ExitEvent, Handling, Record, Source};
@@ -32,7 +34,7 @@ use minivmm::trace::writer::TraceFile;
 use minivmm::vcpu::registers::Registers;
 use minivmm::vcpu::runner::Runner;
 use minivmm::vcpu::state::VcpuControl;
-use minivmm::vcpu::{Kick, VcpuEnd, VcpuRun};
+use minivmm::vcpu::{BuildVcpu, Kick, VcpuEnd, VcpuRun};
 use support::{Case, Options, Outcome};
 
 const GUEST: &str = "bench-poll";
@@ -49,7 +51,7 @@ fn main() -> ExitCode {
                 compare_levels(options, vcpus)?;
             }
         }
-        compare_records(options)?;
+        compare_records(options, counter()?)?;
         report(options)
     })
 }
@@ -126,11 +128,19 @@ impl minivmm::console::Output for Discard {
     }
 }
 
+/// What a VM on this host takes its times from.
+fn counter() -> Result<Option<Counter>, Box<dyn Error>> {
+    if !support::has_kvm()? {
+        return Ok(None);
+    }
+    Ok(KvmVm::new(Path::new(KVM_DEVICE), &vm::config(GUEST, 1, 1)?)?.counter())
+}
+
 /// A record on the vCPU's side: a run loop of INs that costs next to nothing else.
-fn compare_records(options: Options) -> Outcome {
+fn compare_records(options: Options, counter: Option<Counter>) -> Outcome {
     let exits = options.iterations * 10;
     let run = move |setup: TraceSetup| -> Result<f64, Box<dyn Error>> {
-        Ok(run_loop(setup, exits)?.as_secs_f64() * 1e9 / f64::from(exits))
+        Ok(run_loop(setup, counter, exits)?.as_secs_f64() * 1e9 / f64::from(exits))
     };
     let cases = vec![
         Case::new("everything off", move || run(Level::Off.setup(1)?)),
@@ -145,11 +155,18 @@ fn compare_records(options: Options) -> Outcome {
     support::compare(title, "ns per exit", options, cases)
 }
 
-fn run_loop(setup: TraceSetup, exits: u32) -> Result<Duration, Box<dyn Error>> {
+fn run_loop(
+    setup: TraceSetup,
+    counter: Option<Counter>,
+    exits: u32,
+) -> Result<Duration, Box<dyn Error>> {
     let devices = DeviceSet::new(SerialPort::new(Box::new(NullIrq), 4096))?;
     let posting = devices.post_policy();
     let queue = DeviceQueue::new(devices, 1024);
     let mut tracer = Tracer::new(setup, 1);
+    if let Some(counter) = counter {
+        tracer.use_counter(counter);
+    }
     tracer.start_writer(|body| std::thread::Builder::new().spawn(body), |_| {})?;
     let control = VcpuControl::new();
     let vcpu = Reads { left: exits, data: [0] };

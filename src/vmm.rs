@@ -49,6 +49,10 @@ const INPUT_LIMIT: usize = 4096;
 /// How long a thread may take to stop before it counts as stuck. Stopping takes microseconds;
 /// this is for a host that is very busy.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// How long after the guest's start the trace's clock becomes a cheaper one. To find out whether
+/// there is one costs the host a percent of the time to the guest's first byte, which is out by
+/// then, and a guest that has ended by then has few exits to pay for.
+const COUNTER_DELAY: Duration = Duration::from_millis(5);
 
 /// Why there is no VM to run.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +82,8 @@ pub struct Vmm<B> {
     showing: Option<JoinHandle<()>>,
     /// When the guest started.
     started: Option<Instant>,
+    /// When to look for a counter for the trace's clock, once the guest has started.
+    counter_due: Option<Instant>,
     /// Somebody outside wants an end, be it decided already or not.
     stop_requested: bool,
     events: EventReceiver,
@@ -235,6 +241,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
             trace_end: None,
             showing: None,
             started: None,
+            counter_due: None,
             stop_requested: false,
             events,
             sender,
@@ -341,7 +348,9 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
     /// Waits for the first terminal event.
     fn supervise(&mut self, host: &mut Host, limit: Option<Duration>, verdict: &mut Verdict) {
         while verdict.outcome.is_none() {
-            let wake = host.wait(&self.events, &self.shared.queue, self.deadline(limit));
+            let deadline = self.deadline(limit);
+            let until = deadline.into_iter().chain(self.counter_due).min();
+            let wake = host.wait(&self.events, &self.shared.queue, until);
             // What the VM itself has reported by now came first, whatever woke us; and all of it
             // is looked at before the first of it decides, so that an error beats a success
             // that came just before it.
@@ -354,11 +363,21 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
                 Ok(Wake::Signal(signal)) => verdict.consider(VmOutcome::Signal(signal)),
                 Ok(Wake::Quit) => verdict.consider(VmOutcome::Quit),
                 Ok(Wake::Look) => self.show_flight_recorders(),
+                Ok(Wake::Deadline) if deadline.is_none_or(|deadline| Instant::now() < deadline) => {
+                    self.look_for_counter();
+                }
                 Ok(Wake::Deadline) => {
                     verdict.consider(VmOutcome::TimedOut(limit.unwrap_or_default()));
                 }
                 Err(error) => verdict.consider(VmOutcome::SupervisorFailed(error)),
             }
+        }
+    }
+
+    fn look_for_counter(&mut self) {
+        self.counter_due = None;
+        if let Some(counter) = self.shared.builder.counter() {
+            self.tracer.use_counter(counter);
         }
     }
 
@@ -371,7 +390,10 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
     /// Takes note of one event.
     fn note(&mut self, event: Event, verdict: &mut Verdict) {
         match event {
-            Event::Started(at) => self.started = Some(at),
+            Event::Started(at) => {
+                self.started = Some(at);
+                self.counter_due = Some(at + COUNTER_DELAY);
+            }
             Event::VcpuEnded(id, end) => {
                 self.vcpus[id.index()].ended = true;
                 self.running -= 1;

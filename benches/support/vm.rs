@@ -27,6 +27,7 @@ use minivmm::kvm::vm::{KVM_DEVICE, KvmVm};
 use minivmm::outcome::VmOutcome;
 use minivmm::report::VmReport;
 use minivmm::sync::Mutex;
+use minivmm::trace::clock::Counter;
 use minivmm::trace::tracer::{TraceSetup, Tracer};
 use minivmm::vcpu::registers::Registers;
 use minivmm::vcpu::{BuildVcpu, Kick, VcpuError, VcpuRun};
@@ -140,6 +141,10 @@ impl BuildVcpu for TimedVm {
     fn build(&self, id: VcpuId) -> Result<TimedVcpu, VcpuError> {
         let vcpu = self.vm.build(id)?;
         Ok(TimedVcpu { vcpu, started: None, times: Arc::clone(&self.times) })
+    }
+
+    fn counter(&self) -> Option<Counter> {
+        self.vm.counter()
     }
 }
 

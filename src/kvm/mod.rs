@@ -8,5 +8,6 @@ pub mod kick;
 pub mod run_map;
 pub mod slice;
 pub mod stats;
+pub mod tsc;
 pub mod vcpu;
 pub mod vm;

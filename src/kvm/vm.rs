@@ -19,9 +19,11 @@ use crate::kvm::entry::{apply_sregs, to_kvm_regs};
 use crate::kvm::first_state::MsrList;
 use crate::kvm::run_map::RunMap;
 use crate::kvm::stats::{self, KvmStats};
+use crate::kvm::tsc;
 use crate::kvm::vcpu::KvmVcpu;
 use crate::memory::first_image::{FirstImage, PAGE};
 use crate::memory::{GuestMemory, MemoryRegion, RamLayout};
+use crate::trace::clock::Counter;
 use crate::vcpu::{BuildVcpu, VcpuError};
 
 /// Where the host's KVM is.
@@ -309,6 +311,10 @@ impl BuildVcpu for KvmVm {
             }
         }
         Ok(())
+    }
+
+    fn counter(&self) -> Option<Counter> {
+        tsc::counter(&self.vm)
     }
 
     fn build(&self, id: VcpuId) -> Result<KvmVcpu, VcpuError> {

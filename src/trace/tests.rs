@@ -3,12 +3,13 @@
 //! interleaving, nothing is missing from the totals.
 
 use std::io;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 
-use super::clock::Clock;
+use super::clock::{Clock, Counter};
 use super::filter::TraceFilter;
 use super::format::Sink;
 use super::record::{Event, ExitEvent, Handling, MarkerName, Record, ServiceEvent, Source, Totals};
@@ -304,6 +305,23 @@ fn a_trace_that_cannot_be_written_ends_the_vm() {
     assert!(matches!(report.outcome, VmOutcome::TraceFailed(_)), "{}", report.outcome);
     assert_eq!(report.outcome.exit_code(), 6);
     assert!(records.len() <= 100);
+}
+
+#[test]
+fn a_vm_takes_its_times_from_a_counter_if_it_has_one() {
+    let clock = Clock::host();
+    let tracer = Tracer::with_clock(TraceSetup::default(), 1, clock.clone());
+    // In a script that goes on until the time does not.
+    let stands = clock.clone();
+    let stands = move || stands.now() == stands.now();
+    let waits = Step::call(move || wait_until(stands));
+    let maker: Maker = Box::new(|| Ok(ScriptedVcpu::new([waits])));
+    let mut scripts = Scripts::new(vec![maker], &Arc::default());
+    scripts.counter = Some(Counter { read: || 7, khz: NonZeroU32::MIN });
+    let count = VcpuCount::new(1).unwrap();
+    let vmm = Vmm::new(scripts, count, |_| None, tracer).unwrap();
+    watched(move || vmm.run(Box::new(Null), &mut Host::default(), None));
+    assert_eq!(clock.now(), clock.now());
 }
 
 #[test]

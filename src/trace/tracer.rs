@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use crate::devices::watch::QueueCounts;
 use crate::exit::VcpuId;
 use crate::irq::IrqLine;
-use crate::trace::clock::Clock;
+use crate::trace::clock::{Clock, Counter};
 use crate::trace::filter::TraceFilter;
 use crate::trace::format::Sink;
 use crate::trace::record::{Event, Record, Source};
@@ -91,6 +91,12 @@ impl Tracer {
             control: Arc::default(),
             writer: None,
         }
+    }
+
+    /// Has the times taken from `counter` from now on. For any time: what is recorded already and
+    /// what is recorded after it can be compared.
+    pub fn use_counter(&self, counter: Counter) {
+        self.shared.clock.use_counter(counter);
     }
 
     /// What a vCPU's run loop records with.

@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use crate::devices::COM1_BASE;
 use crate::exit::{Direction, Gpa, MmioExit, PioAddr, PioExit, VcpuId, VmExit};
+use crate::trace::clock::Counter;
 use crate::vcpu::registers::Registers;
 use crate::vcpu::{BuildVcpu, Kick, VcpuError, VcpuRun};
 
@@ -255,6 +256,8 @@ pub(crate) type Maker = Box<dyn FnOnce() -> Result<ScriptedVcpu, VcpuError> + Se
 /// Makes the vCPUs of one VM, each once.
 pub(crate) struct Scripts {
     makers: Mutex<Vec<Option<Maker>>>,
+    /// What the times are to be taken from.
+    pub(crate) counter: Option<Counter>,
     /// Dropped with the VM, so that a test can see that nothing holds on to it.
     _token: Arc<()>,
 }
@@ -263,7 +266,7 @@ impl Scripts {
     /// The maker of each vCPU, by index.
     pub(crate) fn new(makers: Vec<Maker>, token: &Arc<()>) -> Self {
         let makers = makers.into_iter().map(Some).collect();
-        Self { makers: Mutex::new(makers), _token: Arc::clone(token) }
+        Self { makers: Mutex::new(makers), counter: None, _token: Arc::clone(token) }
     }
 }
 
@@ -278,5 +281,9 @@ impl BuildVcpu for Scripts {
     fn build(&self, id: VcpuId) -> Result<ScriptedVcpu, VcpuError> {
         let maker = self.makers.lock().unwrap()[id.index()].take();
         maker.expect("each vCPU is made once")()
+    }
+
+    fn counter(&self) -> Option<Counter> {
+        self.counter
     }
 }
