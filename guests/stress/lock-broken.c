@@ -1,0 +1,28 @@
+// lock-broken: a lock that does not lock: it tests and sets in two steps, so two vCPUs may both
+// find it free. It is here to be caught.
+//
+// Mode:     user
+// vCPUs:    2 or more; with one nothing can go wrong
+// Input:    rbp: acquisitions of all vCPUs (0 means 20000, or 600 in ring 0)
+// Output:   none
+// Outcomes: as lock-tas, if it is not caught
+// Exit:     the iteration fails: two vCPUs were inside at once
+
+#include "locks.h"
+
+static cache_aligned _Atomic bool held;
+
+static void acquire(struct vcpu *me) {
+    (void)me;
+    wait_until(!atomic_load_explicit(&held, memory_order_acquire));
+    atomic_store_explicit(&held, true, memory_order_relaxed);
+}
+
+static void release(struct vcpu *me) {
+    (void)me;
+    atomic_store_explicit(&held, false, memory_order_release);
+}
+
+void stress_main(struct vcpu *me) {
+    compete(me, iterations(me, IN_RING3, IN_RING0), acquire, release);
+}
