@@ -7,12 +7,12 @@
 //   mov rax, [y]       mov rbx, [x]
 //
 // Allowed:   all; 0:rax=0; 1:rbx=0; is the relaxed one (Owens, Sarkar, Sewell, "A better x86
-//            memory model: x86-TSO", TPHOLs 2009, example SB)
+//            memory model: x86-TSO", TPHOLs 2009)
 // Forbidden: none
 //
 // Mode:     user
 // vCPUs:    2 or more; 2 take part
-// Input:    rbp: rounds (0 means 16384, or 512 in ring 0)
+// Input:    rbp: rounds (0 means 16384, or 256 in ring 0)
 // Output:   none
 // Outcomes: the final states
 // Exit:     0

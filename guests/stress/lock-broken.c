@@ -3,7 +3,7 @@
 //
 // Mode:     user
 // vCPUs:    2 or more; with one nothing can go wrong
-// Input:    rbp: acquisitions of all vCPUs (0 means 20000, or 600 in ring 0)
+// Input:    rbp: acquisitions of all vCPUs (0 means 10000, or 400 in ring 0)
 // Output:   none
 // Outcomes: as lock-tas, if it is not caught
 // Exit:     the iteration fails: two vCPUs were inside at once

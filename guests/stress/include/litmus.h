@@ -4,21 +4,27 @@
 //
 // The method is that of the litmus7 tool (Alglave, Maranget, Sarkar, Sewell, "Litmus: running
 // tests against hardware", TACAS 2011): many instances of the variables, each on cache lines of
-// its own, run one after the other by all vCPUs, which meet before each as nearly at the same
-// time as they can; only then are results looked at.
+// its own, which all vCPUs run one after the other; before each they agree on a time of the TSC
+// at which to start; and only after the last are results looked at.
 
 #ifndef LITMUS_H
 #define LITMUS_H
 
 #include "stress.h"
 
-#define INSTANCES 64
+#define INSTANCES 256
 #define MAX_THREADS 4
 #define MAX_OBSERVED 4
 
 // Rounds by ring, when no parameter says how many; always a multiple of INSTANCES.
 #define IN_RING3 16384
-#define IN_RING0 512
+#define IN_RING0 256
+
+// From the last arrival at a round to the start: time for the others to see it.
+#define START_CYCLES 500
+
+// By how many cycles, up to this, a thread then starts later, at random; a power of 2, less 1.
+#define JITTER 63
 
 // How long to wait at most for the others before an instance: they may have no host CPU.
 #define MEET_SPINS 2000
@@ -96,18 +102,38 @@ static inline void report_states(const struct litmus *test) {
     }
 }
 
-// Waits until all threads have come to this round, the first being 1, but not for ever: whether
-// they have.
-static inline bool meet(const struct vcpu *me, uint32_t threads, uint32_t round) {
-    static struct variable reached[MAX_THREADS];
-    reached[me->index].value = round;
-    for (uint32_t i = 0; i < threads; i++) {
-        for (uint32_t spins = 0; reached[i].value < round; spins++) {
-            if (spins == MEET_SPINS)
-                return false;
-            __builtin_ia32_pause();
-        }
+// Waits, but not for ever, until `word` is not below `round`: whether it is.
+static inline bool await(const volatile uint32_t *word, uint32_t round) {
+    for (uint32_t spins = 0; *word < round; spins++) {
+        if (spins == MEET_SPINS)
+            return false;
+        __builtin_ia32_pause();
     }
+    return true;
+}
+
+// Has all threads leave at the same time, by the TSC, give or take a little. The first
+// one sets the time when all have come to this round, the first being 1. Whether it worked out.
+static inline bool meet(struct vcpu *me, uint32_t threads, uint32_t round) {
+    static struct variable reached[MAX_THREADS];
+    static cache_aligned volatile uint64_t start;
+    static volatile uint32_t started;
+
+    if (me->index == 0) {
+        for (uint32_t i = 1; i < threads; i++)
+            if (!await(&reached[i].value, round))
+                return false;
+        start = __builtin_ia32_rdtsc() + START_CYCLES;
+        started = round;
+    } else {
+        reached[me->index].value = round;
+        if (!await(&started, round))
+            return false;
+    }
+    uint64_t mine = start + (random_fast(me) & JITTER);
+    // Never far off, unless the TSCs of the vCPUs differ.
+    while (mine - __builtin_ia32_rdtsc() < 2 * START_CYCLES)
+        ;
     return true;
 }
 
@@ -119,15 +145,11 @@ static inline void run_litmus(struct vcpu *me, const struct litmus *test) {
         return;
 
     uint32_t rounds = iterations(me, IN_RING3, IN_RING0);
-    // The last to arrive goes on earlier than it is seen to have arrived; the delay covers that.
-    uint32_t delays = ring() == 3 ? 127 : 1;
     for (uint32_t done = 0; done < rounds; done += INSTANCES) {
         barrier_wait(&begin, test->threads);
         bool together = true;
         for (uint32_t i = 0; i < INSTANCES; i++) {
             together = together && meet(me, test->threads, done + i + 1);
-            for (uint32_t delay = random_fast(me) & delays; delay; delay--)
-                __asm__ volatile("");
             test->thread[me->index](&instances[i], &results[me->index][i]);
         }
         barrier_wait(&end, test->threads);

@@ -7,8 +7,8 @@
 #include "stress.h"
 
 // Acquisitions in all, by ring, when no parameter says how many.
-#define IN_RING3 20000
-#define IN_RING0 600
+#define IN_RING3 10000
+#define IN_RING0 400
 
 // How many each vCPU got; written at its end.
 static uint32_t acquisitions[MAX_VCPUS];
