@@ -3,7 +3,7 @@
 //
 // Mode:     user
 // vCPUs:    2 or more; with one nothing can go wrong
-// Input:    rbp: acquisitions of all vCPUs (0 means 10000, or 400 in ring 0)
+// Input:    rbp: acquisitions of all vCPUs (0 means 1000000, or 2000 in ring 0)
 // Output:   none
 // Outcomes: as lock-tas, if it is not caught
 // Exit:     the iteration fails: two vCPUs were inside at once
@@ -24,5 +24,6 @@ static void release(struct vcpu *me) {
 }
 
 void stress_main(struct vcpu *me) {
-    compete(me, iterations(me, IN_RING3, IN_RING0), acquire, release);
+    // Many, so that it is caught even where the vCPUs rarely run at the same time.
+    compete(me, iterations(me, 1000000, 2000), acquire, release);
 }

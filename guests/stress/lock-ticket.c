@@ -3,7 +3,7 @@
 //
 // Mode:     user
 // vCPUs:    any
-// Input:    rbp: acquisitions of all vCPUs (0 means 10000, or 400 in ring 0)
+// Input:    rbp: acquisitions of all vCPUs (0 means 30000, or 400 in ring 0)
 // Output:   none
 // Outcomes: min/max=N%: the fewest acquisitions of a vCPU in percent of the most, in tens
 // Exit:     0; two vCPUs inside at once fail the iteration
