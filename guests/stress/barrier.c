@@ -3,7 +3,7 @@
 //
 // Mode:     user
 // vCPUs:    any
-// Input:    rbp: rounds (0 means 1000, or 100 in ring 0)
+// Input:    rbp: rounds (0 means 300, or 100 in ring 0)
 // Output:   none
 // Outcomes: none
 // Exit:     0; a vCPU that is in another round fails the iteration
@@ -19,7 +19,7 @@ static struct slot slots[2][MAX_VCPUS];
 
 void stress_main(struct vcpu *me) {
     static struct barrier barrier;
-    uint32_t rounds = iterations(me, 1000, 100);
+    uint32_t rounds = iterations(me, 300, 100);
 
     for (uint32_t round = 1; round <= rounds; round++) {
         slots[round % 2][me->index].round = round;

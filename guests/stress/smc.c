@@ -5,7 +5,7 @@
 //
 // Mode:     user
 // vCPUs:    any; with one the code is only self-modifying
-// Input:    rbp: rounds (0 means 500, or 100 in ring 0)
+// Input:    rbp: rounds (0 means 300, or 100 in ring 0)
 // Output:   none
 // Outcomes: none
 // Exit:     0; a vCPU that executes the old instruction fails the iteration
@@ -36,7 +36,7 @@ static void serialise(void) {
 void stress_main(struct vcpu *me) {
     static struct barrier executed;
     static cache_aligned _Atomic uint32_t version;
-    uint32_t rounds = iterations(me, 500, 100);
+    uint32_t rounds = iterations(me, 300, 100);
 
     for (uint32_t round = 1; round <= rounds; round++) {
         if (me->index == 0) {
