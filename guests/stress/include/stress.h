@@ -224,7 +224,7 @@ static inline void need_vcpus(const struct vcpu *me, uint32_t least) {
 
 // ---- Waiting -------------------------------------------------------------------------------
 
-// An exit that does nothing: where `--lockstep` lets another vCPU run.
+// An exit where another vCPU may have its turn: on the host CPU, or under `--lockstep` at all.
 static inline void yield(void) {
     out8(PORT_CONTROL, CONTROL_YIELD);
 }
