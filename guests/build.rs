@@ -1,5 +1,5 @@
-//! Assembles every `asm/*.S` into `OUT_DIR/<name>.bin`, a flat image linked for guest address
-//! 0x1000, with the C compiler: `$CC`, or else `cc`.
+//! Makes every `asm/*.S` and every `stress/*.c` into `OUT_DIR/<name>.bin`, a flat image linked
+//! for guest address 0x1000, with the C compiler: `$CC`, or else `cc`.
 
 use std::env;
 use std::ffi::OsStr;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 fn main() -> ExitCode {
-    match assemble_all() {
+    match build_all() {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("minivmm-guests: {message}");
@@ -17,45 +17,73 @@ fn main() -> ExitCode {
     }
 }
 
-fn assemble_all() -> Result<(), String> {
+/// Guests of one language.
+struct Language {
+    /// Where their sources are; `include` in there has what they share.
+    dir: &'static str,
+    extension: &'static str,
+    /// What the compiler is told. Paths are relative to this package.
+    options: &'static [&'static str],
+}
+
+/// Their code may be 16-, 32- or 64-bit: the object is always a 64-bit one, so that one kind of
+/// toolchain is enough.
+const ASSEMBLY: Language = Language {
+    dir: "asm",
+    extension: "S",
+    options: &[
+        "-m64",
+        "-nostdlib",
+        "-static",
+        "-no-pie",
+        "-Iasm/include",
+        "-Wl,--oformat=binary",
+        "-Wl,--build-id=none",
+        "-Wl,-T,asm/include/flat.ld",
+    ],
+};
+
+/// The same command as in docs/stress-guests.md, which explains the options in the file.
+const STRESS: Language = Language {
+    dir: "stress",
+    extension: "c",
+    options: &["@stress/include/stress.opts", "-Istress/include", "-Tstress/include/stress.ld"],
+};
+
+fn build_all() -> Result<(), String> {
     println!("cargo::rerun-if-env-changed=CC");
-    // A directory stands for every file below it: the sources, what they include, new ones.
-    println!("cargo::rerun-if-changed=asm");
     let compiler = env::var("CC").unwrap_or_else(|_| String::from("cc"));
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
-    for source in sources(Path::new("asm"))? {
-        let image = out_dir.join(source.with_extension("bin").file_name().unwrap_or_default());
-        assemble(&compiler, &source, &image)?;
+    for language in [ASSEMBLY, STRESS] {
+        // A directory stands for every file below it: the sources, what they include, new ones.
+        println!("cargo::rerun-if-changed={}", language.dir);
+        for source in sources(&language)? {
+            let image = out_dir.join(source.with_extension("bin").file_name().unwrap_or_default());
+            build(&compiler, &language, &source, &image)?;
+        }
     }
     Ok(())
 }
 
-/// The `.S` files right in this directory.
-fn sources(dir: &Path) -> Result<Vec<PathBuf>, String> {
-    let failed = |error| format!("cannot read {}: {error}", dir.display());
+/// The sources of a language, right in its directory.
+fn sources(language: &Language) -> Result<Vec<PathBuf>, String> {
+    let failed = |error| format!("cannot read {}: {error}", language.dir);
     let mut sources = Vec::new();
-    for entry in fs::read_dir(dir).map_err(failed)? {
+    for entry in fs::read_dir(language.dir).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        if path.extension() == Some(OsStr::new("S")) {
+        if path.extension() == Some(OsStr::new(language.extension)) {
             sources.push(path);
         }
     }
     Ok(sources)
 }
 
-/// Assembles and links one guest. Its code may be 16-, 32- or 64-bit: the object is always a
-/// 64-bit one, so that one kind of toolchain is enough.
-fn assemble(compiler: &str, source: &Path, image: &Path) -> Result<(), String> {
+/// Compiles and links one guest.
+fn build(compiler: &str, language: &Language, source: &Path, image: &Path) -> Result<(), String> {
     // As make does, let CC hold arguments: "ccache gcc".
     let mut words = compiler.split_whitespace();
     let mut command = Command::new(words.next().ok_or("CC is empty")?);
-    command
-        .args(words)
-        .args(["-m64", "-nostdlib", "-static", "-no-pie", "-I", "asm/include"])
-        .args(["-Wl,--oformat=binary", "-Wl,--build-id=none", "-Wl,-T,asm/include/flat.ld"])
-        .arg("-o")
-        .arg(image)
-        .arg(source);
+    command.args(words).args(language.options).arg("-o").arg(image).arg(source);
     let output = command.output().map_err(|error| {
         format!(
             "cannot run the C compiler: {error}\n  command: {command:?}\n  \
@@ -64,7 +92,7 @@ fn assemble(compiler: &str, source: &Path, image: &Path) -> Result<(), String> {
     })?;
     if !output.status.success() {
         return Err(format!(
-            "cannot assemble {}: the C compiler ended with {}\n  command: {command:?}\n{}",
+            "cannot build {}: the C compiler ended with {}\n  command: {command:?}\n{}",
             source.display(),
             output.status,
             String::from_utf8_lossy(&output.stderr)

@@ -1,7 +1,7 @@
-//! The demo and test guests of minivmm, assembled at build time and found by name.
+//! The demo, test and stress guests of minivmm, built with it and found by name.
 //!
-//! Each guest is one file under `asm/`, whose header says what it does; `build.rs` makes the
-//! images. What a guest is expected to print, and how it ends, is in [`expect`], for tests.
+//! Each guest is one file, in assembly under `asm/` or, the stress guests, in C under `stress/`,
+//! whose header says what it does; `build.rs` makes the images. What a guest is expected to print, and how it ends, is in [`expect`], for tests.
 //! Nothing here runs a guest.
 
 pub mod expect;
@@ -19,6 +19,15 @@ pub enum Mode {
     User,
 }
 
+/// What a guest is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// To show or to test something once.
+    Demo,
+    /// To run many times: it reports outcomes, and fails on one that must not be.
+    Stress,
+}
+
 /// A guest that is part of the program.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Guest {
@@ -26,18 +35,24 @@ pub struct Guest {
     pub name: &'static str,
     /// One line on what it does.
     pub summary: &'static str,
+    /// What it is for.
+    pub kind: Kind,
     /// The mode it is written for.
     pub mode: Mode,
     /// The flat image, linked for guest address 0x1000.
     pub image: &'static [u8],
 }
 
-/// A guest whose image `build.rs` made of `asm/<name>.S`.
+/// A guest whose image `build.rs` made: of `asm/<name>.S`, or of `stress/<name>.c`.
 macro_rules! guest {
     ($mode:ident, $name:literal, $summary:literal) => {
+        guest!(Demo, $mode, $name, $summary)
+    };
+    ($kind:ident, $mode:ident, $name:literal, $summary:literal) => {
         Guest {
             name: $name,
             summary: $summary,
+            kind: Kind::$kind,
             mode: Mode::$mode,
             image: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".bin")),
         }
@@ -75,6 +90,28 @@ pub const GUESTS: &[Guest] = &[
     guest!(Real, "bench-out", "OUT to the UART rbp times on every vCPU"),
     guest!(Real, "bench-in", "IN from the UART rbp times on every vCPU"),
     guest!(Real, "bench-poll", "poll THRE, then OUT, rbp times on every vCPU"),
+    guest!(Stress, User, "counter-racy", "stress: increments without a lock, some of them lost"),
+    guest!(Stress, User, "lock-tas", "stress: a test-and-set lock"),
+    guest!(Stress, User, "lock-ticket", "stress: a ticket lock"),
+    guest!(Stress, User, "lock-mcs", "stress: the queue lock of Mellor-Crummey and Scott"),
+    guest!(Stress, User, "lock-rw", "stress: a readers-writer lock"),
+    guest!(Stress, User, "seqlock", "stress: a sequence lock"),
+    guest!(Stress, User, "lock-broken", "stress: a lock that lets two in, to be caught"),
+    guest!(Stress, User, "barrier", "stress: a sense-reversing barrier"),
+    guest!(Stress, User, "queue-spsc", "stress: a bounded queue, one producer and one consumer"),
+    guest!(Stress, User, "queue-mpmc", "stress: a bounded queue, many producers and consumers"),
+    guest!(Stress, User, "stack-treiber", "stress: a lock-free stack with a tag against ABA"),
+    guest!(Stress, User, "litmus-sb", "stress: SB: store buffering, x86's relaxed outcome"),
+    guest!(Stress, User, "litmus-sb-mfence", "stress: SB+mfences: store buffering with fences"),
+    guest!(Stress, User, "litmus-mp", "stress: MP: message passing"),
+    guest!(Stress, User, "litmus-lb", "stress: LB: load buffering"),
+    guest!(Stress, User, "litmus-iriw", "stress: IRIW: independent reads of independent writes"),
+    guest!(Stress, User, "litmus-n6", "stress: n6: a vCPU sees its own write early"),
+    guest!(Stress, User, "litmus-r", "stress: R: a read passes a write"),
+    guest!(Stress, User, "litmus-2-2w", "stress: 2+2W: two writes each, in opposite order"),
+    guest!(Stress, User, "smc", "stress: cross-modifying code"),
+    guest!(Stress, Long, "tlb", "stress: a page mapped elsewhere, and INVLPG"),
+    guest!(Stress, User, "io-storm", "stress: ports and MMIO of every size at random"),
 ];
 
 /// The guest of this name.
@@ -86,7 +123,7 @@ pub fn find(name: &str) -> Option<&'static Guest> {
 mod tests {
     use std::collections::BTreeSet;
     use std::fs;
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     use super::*;
 
@@ -123,27 +160,49 @@ mod tests {
         }
     }
 
+    /// The directory and the extension of the sources of a kind.
+    fn place(kind: Kind) -> (PathBuf, &'static str) {
+        let (dir, extension) = match kind {
+            Kind::Demo => ("asm", "S"),
+            Kind::Stress => ("stress", "c"),
+        };
+        (Path::new(env!("CARGO_MANIFEST_DIR")).join(dir), extension)
+    }
+
     #[test]
     fn the_table_has_every_source_file() {
-        let asm = Path::new(env!("CARGO_MANIFEST_DIR")).join("asm");
-        let sources: BTreeSet<String> = fs::read_dir(asm)
-            .unwrap()
-            .filter_map(|entry| {
-                Some(entry.unwrap().file_name().to_str()?.strip_suffix(".S")?.to_owned())
-            })
-            .collect();
-        let names: BTreeSet<String> = GUESTS.iter().map(|guest| guest.name.to_owned()).collect();
-        assert_eq!(sources, names);
+        for kind in [Kind::Demo, Kind::Stress] {
+            let (dir, extension) = place(kind);
+            let sources: BTreeSet<PathBuf> = fs::read_dir(dir)
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .filter(|path| path.extension().is_some_and(|found| found == extension))
+                .map(|path| path.file_stem().unwrap().into())
+                .collect();
+            let guests = GUESTS.iter().filter(|guest| guest.kind == kind);
+            let names: BTreeSet<PathBuf> = guests.map(|guest| guest.name.into()).collect();
+            assert_eq!(sources, names);
+        }
     }
 
     #[test]
     fn the_header_of_each_source_agrees_with_the_table() {
-        let asm = Path::new(env!("CARGO_MANIFEST_DIR")).join("asm");
         for guest in GUESTS {
-            let source = fs::read_to_string(asm.join(guest.name).with_extension("S")).unwrap();
-            let mode = format!("// Mode:   {}\n", format!("{:?}", guest.mode).to_lowercase());
+            let (dir, extension) = place(guest.kind);
+            let path = dir.join(guest.name).with_extension(extension);
+            let source = fs::read_to_string(path).unwrap();
+            let field = |name: &str| {
+                let line =
+                    source.lines().find_map(|line| line.strip_prefix(&format!("// {name}:")));
+                line.unwrap_or_else(|| panic!("{}: no {name}", guest.name)).trim().to_owned()
+            };
             assert!(source.starts_with(&format!("// {}: ", guest.name)), "{}", guest.name);
-            assert!(source.contains(&mode), "{}", guest.name);
+            assert_eq!(field("Mode"), format!("{:?}", guest.mode).to_lowercase(), "{}", guest.name);
+            for name in ["vCPUs", "Output", "Exit"] {
+                assert!(!field(name).is_empty(), "{}", guest.name);
+            }
+            let summarised = guest.summary.starts_with("stress: ");
+            assert_eq!(summarised, guest.kind == Kind::Stress, "{}", guest.name);
         }
     }
 

@@ -268,9 +268,10 @@ fn the_defaults_of_a_file() {
 
 #[test]
 fn a_demo_starts_in_its_own_mode() {
-    use minivmm_guests::{Guest, Mode};
+    use minivmm_guests::{Guest, Kind, Mode};
 
-    static DEMO: Guest = Guest { name: "demo", summary: "", mode: Mode::User, image: &[] };
+    static DEMO: Guest =
+        Guest { name: "demo", summary: "", kind: Kind::Demo, mode: Mode::User, image: &[] };
     assert_eq!(VmConfig::new(GuestSource::Demo(&DEMO)).mode, CpuMode::User);
     let modes = [Mode::Real, Mode::Protected, Mode::Long, Mode::User].map(CpuMode::from);
     assert_eq!(modes, CpuMode::ALL);

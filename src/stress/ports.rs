@@ -23,7 +23,9 @@ const COUNT: u16 = 0x5f4;
 const ASSERTION: u16 = 0x5f8;
 const PROGRESS: u16 = 0x5fc;
 
-/// What is written to the port [`PROGRESS`]: the vCPU is done.
+/// What is written to the port [`PROGRESS`]: the vCPU waits for another one.
+const YIELD: u8 = 0;
+/// Or it is done.
 const DONE: u8 = 1;
 
 /// The longest text of an assertion, in bytes.
@@ -36,6 +38,8 @@ const STATES_MAX: usize = 4096;
 pub enum Effect {
     /// Go on.
     None,
+    /// Go on, when others that want the host CPU have had it: the vCPU waits for another one.
+    Yield,
     /// The vCPU is done, as by HLT.
     Done,
     /// The guest has found an error: the iteration has failed.
@@ -152,8 +156,9 @@ impl StressPorts {
             COUNT => self.count = Some(value),
             LABEL => self.add_to_label(byte),
             ASSERTION => return self.add_to_assertion(byte),
+            PROGRESS if byte == YIELD => return Effect::Yield,
             PROGRESS if byte == DONE => return Effect::Done,
-            // A read-only port, or an exit for its own sake.
+            // A read-only port.
             _ => {}
         }
         Effect::None

@@ -1,6 +1,8 @@
 //! The run loop of one vCPU: enter the guest, look at the exit, act on it, again. Runs on the
 //! vCPU's own thread; generic over [`VcpuRun`], so that tests run it without KVM.
 
+use std::thread;
+
 use log::{Level, log_enabled, trace};
 
 use crate::devices::queue::{Closed, DeviceQueue};
@@ -335,6 +337,12 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
     fn access_stress_port(&mut self, pio: PioExit) -> Result<Handling, Stop> {
         match self.ports.access(pio, self.vcpu.data()) {
             Effect::None => Ok(Handling::RunLoop),
+            Effect::Yield => {
+                // With more vCPUs than host CPUs the one it waits for may be ready to run, and
+                // would otherwise get the CPU only at the end of this one's time slice.
+                thread::yield_now();
+                Ok(Handling::RunLoop)
+            }
             Effect::Done => Err(Stop::Halted),
             Effect::Assertion(text) => Err(Stop::Assertion(text)),
         }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io::Write;
 use std::os::unix::net::UnixListener;
 
-use minivmm_guests::{Guest, Mode};
+use minivmm_guests::{Guest, Kind, Mode};
 use nix::sys::stat::Mode as FileMode;
 use tempfile::NamedTempFile;
 
@@ -13,8 +13,10 @@ use crate::config::MemorySize;
 
 const GIB: u64 = 1 << 30;
 
-static DEMO: Guest = Guest { name: "demo", summary: "", mode: Mode::Real, image: &[1, 2, 3] };
-static EMPTY: Guest = Guest { name: "empty", summary: "", mode: Mode::Real, image: &[] };
+static DEMO: Guest =
+    Guest { name: "demo", summary: "", kind: Kind::Demo, mode: Mode::Real, image: &[1, 2, 3] };
+static EMPTY: Guest =
+    Guest { name: "empty", summary: "", kind: Kind::Demo, mode: Mode::Real, image: &[] };
 
 fn file(bytes: &[u8]) -> NamedTempFile {
     let mut file = NamedTempFile::new().unwrap();

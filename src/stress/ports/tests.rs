@@ -76,9 +76,10 @@ fn texts_are_cut_and_made_harmless() {
 }
 
 #[test]
-fn a_vcpu_that_is_done_says_so_and_a_yield_is_nothing() {
+fn a_vcpu_says_that_it_waits_and_that_it_is_done() {
     let mut ports = in_iteration(0, 0);
-    assert_eq!(write_text(&mut ports, PROGRESS, &[0]), Effect::None);
+    assert_eq!(write_text(&mut ports, PROGRESS, &[0]), Effect::Yield);
+    assert_eq!(write_text(&mut ports, PROGRESS, &[2]), Effect::None);
     assert_eq!(write_text(&mut ports, PROGRESS, &[1]), Effect::Done);
 }
 
