@@ -230,7 +230,10 @@ impl Cli {
         let guest = file.or(self.demo.map(GuestSource::Demo)).ok_or_else(|| {
             Cli::command().error(ErrorKind::MissingRequiredArgument, "a guest is needed")
         })?;
-        let stress = self.stress.into_config();
+        let asked = self.stress.into_config();
+        // The output of a run that did not ask for many is for the user.
+        let keeps_output = asked.is_some();
+        let stress = asked.or_else(|| guest.reports_outcomes().then(StressConfig::default));
         let traced = self.trace.is_recording();
         if let Some(conflict) = conflict(stress.as_ref(), self.serial.as_ref(), traced) {
             return Err(Cli::command().error(ErrorKind::ArgumentConflict, conflict));
@@ -244,9 +247,9 @@ impl Cli {
             entry: self.entry,
             regs: self.regs,
             timeout: self.timeout,
-            serial: self.serial.unwrap_or(match stress {
-                Some(_) => SerialConfig::Kept,
-                None => SerialConfig::default(),
+            serial: self.serial.unwrap_or(match keeps_output {
+                true => SerialConfig::Kept,
+                false => SerialConfig::default(),
             }),
             pin: self.pin,
             trace: self.trace.into_config(),

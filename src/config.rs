@@ -103,6 +103,12 @@ impl fmt::Display for GuestSource {
 }
 
 impl GuestSource {
+    /// Whether it is known to report outcomes, so that a single run of it is a campaign of one
+    /// iteration.
+    pub fn reports_outcomes(&self) -> bool {
+        matches!(self, Self::Demo(guest) if guest.kind == minivmm_guests::Kind::Stress)
+    }
+
     /// The mode a guest starts in unless the user says otherwise: real mode, in which a CPU
     /// comes out of reset, for a file, and the mode it was written for for a demo.
     pub fn default_mode(&self) -> CpuMode {
