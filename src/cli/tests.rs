@@ -189,7 +189,10 @@ fn the_other_commands() {
 fn every_demo_can_be_run_and_exported() {
     for guest in GUESTS {
         let (config, _) = run_of(&format!("--demo {}", guest.name));
-        assert_eq!(config, VmConfig::new(GuestSource::Demo(guest)));
+        let is_stress = guest.kind == minivmm_guests::Kind::Stress;
+        let stress = is_stress.then(StressConfig::default);
+        let expected = VmConfig { stress, ..VmConfig::new(GuestSource::Demo(guest)) };
+        assert_eq!(config, expected);
         assert_eq!(config.mode, guest.mode.into());
         let (config, _) = run_of(&format!("--demo {} --mode user", guest.name));
         assert_eq!(config.mode, CpuMode::User);

@@ -47,9 +47,9 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         if self.tracer.is_writing() {
             self.wait_for_traced_vcpus(host, limit, verdict);
         }
-        let deadline = Instant::now() + self.stop_limit;
+        // With hundreds of vCPUs on a busy host the last may take long, but not each.
         while self.running > 0 {
-            match self.events.events().recv_deadline(deadline) {
+            match self.events.events().recv_timeout(self.stop_limit) {
                 Ok(event) => self.note(event, verdict),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                     verdict.outcome = Some(VmOutcome::Stuck(self.stuck_vcpus()));
