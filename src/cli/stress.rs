@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueHint};
+use thiserror::Error;
 
 use super::timeout;
+use crate::number::{NumberError, parse_u64};
 use crate::stress::chaos::ChaosRate;
 use crate::stress::condition::Condition;
 use crate::stress::config::{DEFAULT_ITERATION_TIMEOUT, StressConfig};
@@ -21,7 +23,7 @@ const JOBS_MAX: u32 = 1024;
 #[command(next_help_heading = "Stress")]
 pub(super) struct StressArgs {
     /// Run the guest N times, each time from its first state
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = repeat, allow_negative_numbers = true)]
     repeat: Option<NonZeroU64>,
 
     /// Run the guest until an iteration fails
@@ -29,11 +31,12 @@ pub(super) struct StressArgs {
     until_fail: bool,
 
     /// Where all that is random comes from, as a number [default: drawn, and printed]
-    #[arg(long, value_name = "SEED")]
+    #[arg(long, value_name = "SEED", allow_negative_numbers = true)]
     seed: Option<Seed>,
 
     /// Run this many VMs at once
-    #[arg(long, value_name = "J", value_parser = clap::value_parser!(u32).range(1..=i64::from(JOBS_MAX)))]
+    #[arg(long, value_name = "J", allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(JOBS_MAX)))]
     jobs: Option<u32>,
 
     /// Go on after an iteration has failed
@@ -76,6 +79,18 @@ pub(super) struct StressArgs {
     /// Write the results to a file, as JSON
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     result: Option<PathBuf>,
+}
+
+#[derive(Debug, Error)]
+enum RepeatError {
+    #[error("a campaign has at least one iteration")]
+    Zero,
+    #[error(transparent)]
+    Number(#[from] NumberError),
+}
+
+fn repeat(text: &str) -> Result<NonZeroU64, RepeatError> {
+    NonZeroU64::new(parse_u64(text)?).ok_or(RepeatError::Zero)
 }
 
 impl StressArgs {
