@@ -302,8 +302,8 @@ fn outcome_of(ends: Vec<RoundEnd>, cut: Option<Duration>) -> (VmOutcome, EachReg
 /// Sleeps for `time`, in short pieces, unless `stop`.
 fn wait_unless(time: Duration, stop: impl Fn() -> bool) {
     const PIECE: Duration = Duration::from_millis(20);
-    let until = Instant::now() + time;
-    while let Some(left) = until.checked_duration_since(Instant::now())
+    let began = Instant::now();
+    while let Some(left) = time.checked_sub(began.elapsed())
         && !stop()
     {
         std::thread::sleep(left.min(PIECE));
