@@ -19,7 +19,7 @@ use minivmm::outcome::{ExitCode, VmOutcome};
 use minivmm::stress::config::StressConfig;
 use minivmm::stress::lockstep::QUANTUM;
 use minivmm::stress::merge;
-use minivmm::trace::config::{StatsFormat, TraceConfig};
+use minivmm::trace::config::{StatsFormat, TraceConfig, TraceDestination};
 use minivmm::trace::summary::{Summary, TextOptions};
 use minivmm::trace::symbols::Symbols;
 use minivmm::trace::tracer::Tracer;
@@ -128,8 +128,9 @@ fn run_campaign(
     quiet: bool,
 ) -> Result<u8, Box<dyn Error>> {
     let vcpus = config.vcpus.get();
-    let setup = setup::open(&config.trace, vcpus, config.guest.to_string(), &files_of(config))?;
-    let result_file = stress.result.as_ref().map(|path| create_result(path)).transpose()?;
+    let files = files_of(config);
+    let setup = setup::open(&config.trace, vcpus, config.guest.to_string(), &files)?;
+    let result_file = create_result(config, stress, files)?;
     let command = ReplayCommand::of(std::env::args_os());
     let Campaigned { result, vms, perturbations, preemptions } =
         campaign::run(config, stress, setup, command, quiet)?;
@@ -152,26 +153,46 @@ fn run_campaign(
         ));
     }
     log::info!(target: "minivmm", "{perturbations} perturbations");
+    // First of all that may fail.
+    let written = match (result_file, &stress.result) {
+        (Some(mut file), Some(path)) => result
+            .write_json(&mut file)
+            .map_err(|error| format!("cannot write the results to {}: {error}", path.display())),
+        _ => Ok(()),
+    };
     // Standard output is the guest's if it was asked for.
     if config.serial == SerialConfig::Stdio {
         let _ = io::stderr().write_all(result.report().as_bytes());
     } else {
         print_out(result.report().as_bytes())?;
     }
-    if let (Some(mut file), Some(path)) = (result_file, &stress.result) {
-        let written = result.write_json(&mut file);
-        written
-            .map_err(|error| format!("cannot write the results to {}: {error}", path.display()))?;
-    }
+    written?;
     for stats in vms.iter().filter_map(|report| report.stats.as_ref()) {
         print_stats(stats, &config.trace)?;
     }
     Ok(result.exit_code())
 }
 
-/// Before the first iteration: a campaign of hours must not end without its results.
-fn create_result(path: &Path) -> Result<fs::File, String> {
-    fs::File::create(path).map_err(|error| format!("cannot write {}: {error}", path.display()))
+/// Before the first iteration: a campaign of hours must not end without its results. `files` are
+/// those that it must not be, each with what it is, besides the trace and the statistics.
+fn create_result<'a>(
+    config: &'a VmConfig,
+    stress: &StressConfig,
+    mut files: Vec<(&'a Path, &'static str)>,
+) -> Result<Option<fs::File>, String> {
+    let Some(path) = &stress.result else { return Ok(None) };
+    let TraceConfig { destination, symbols, stats_file, .. } = &config.trace;
+    if let Some(TraceDestination::File(path)) = destination {
+        files.push((path, "the trace"));
+    }
+    files.extend(symbols.iter().map(|path| (path.as_path(), "the file with the symbols")));
+    files.extend(stats_file.iter().map(|path| (path.as_path(), "the file of the statistics")));
+    let shown = path.display();
+    if let Some((_, what)) = files.iter().find(|(other, _)| setup::is_same_file(path, other)) {
+        return Err(format!("the file for the results {shown} is also {what}"));
+    }
+    let file = fs::File::create(path).map_err(|error| format!("cannot write {shown}: {error}"))?;
+    Ok(Some(file))
 }
 
 /// The files that a VM uses besides its trace.

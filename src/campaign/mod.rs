@@ -17,11 +17,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::affinity::{self, AffinityError};
+use crate::boot::flat::{FlatImage, ImageError};
 use crate::config::{GuestSource, SerialConfig, VmConfig};
 use crate::console::{Console, ConsoleError, ConsoleOutput};
 use crate::exit::VcpuId;
 use crate::host::{self, Host, Signals, Taken};
 use crate::kvm::vm::{KVM_DEVICE, KvmError, KvmVm};
+use crate::memory::RamLayout;
 use crate::outcome::{EndSignal, ExitCode, VmOutcome};
 use crate::report::VmReport;
 use crate::stress::config::StressConfig;
@@ -54,9 +56,12 @@ pub enum CampaignError {
     /// Where the guest's output goes.
     #[error(transparent)]
     Console(#[from] ConsoleError),
-    /// The guest's image, for the result.
+    /// The guest's image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The same, for the result.
     #[error("cannot read guest image '{path}': {source}")]
-    Image {
+    Read {
         /// The file.
         path: String,
         /// Why.
@@ -162,7 +167,10 @@ fn empty_result(
     let guest = match &config.guest {
         GuestSource::Demo(demo) => Guest::new(&config.guest, demo.image),
         GuestSource::File(path) => {
-            let image = fs::read(path).map_err(|source| CampaignError::Image {
+            // It is a file, and has an end.
+            FlatImage::open(&config.guest)?
+                .place(config.load_addr, RamLayout::new(config.memory))?;
+            let image = fs::read(path).map_err(|source| CampaignError::Read {
                 path: path.display().to_string(),
                 source,
             })?;
