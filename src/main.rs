@@ -17,7 +17,6 @@ use minivmm::kvm::kick;
 use minivmm::kvm::vm::{KVM_DEVICE, KvmVm};
 use minivmm::outcome::{ExitCode, VmOutcome};
 use minivmm::stress::config::StressConfig;
-use minivmm::stress::lockstep::QUANTUM;
 use minivmm::stress::merge;
 use minivmm::trace::config::{StatsFormat, TraceConfig};
 use minivmm::trace::summary::{Summary, TextOptions};
@@ -131,8 +130,7 @@ fn run_campaign(
     let setup = setup::open(&config.trace, vcpus, config.guest.to_string(), &files_of(config))?;
     let result_file = stress.result.as_ref().map(|path| create_result(path)).transpose()?;
     let command = ReplayCommand::of(std::env::args_os());
-    let Campaigned { result, vms, perturbations, preemptions } =
-        campaign::run(config, stress, setup, command, quiet)?;
+    let Campaigned { result, vms } = campaign::run(config, stress, setup, command, quiet)?;
     for report in &vms {
         if report.outcome.is_failure() {
             say(format!("{}\n{}", report.outcome, report.details()).trim_end());
@@ -144,14 +142,6 @@ fn run_campaign(
             say(&format!("the trace lost {lost} records of {source}"));
         }
     }
-    if preemptions > 0 {
-        say(&format!(
-            "lockstep: {preemptions} times a vCPU ran for {} without an exit and was interrupted: \
-             the order of these turns is not the seed's, and another run may differ",
-            humantime::format_duration(QUANTUM)
-        ));
-    }
-    log::info!(target: "minivmm", "{perturbations} perturbations");
     // Standard output is the guest's if it was asked for.
     if config.serial == SerialConfig::Stdio {
         let _ = io::stderr().write_all(result.report().as_bytes());
