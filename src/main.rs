@@ -17,7 +17,6 @@ use minivmm::kvm::kick;
 use minivmm::kvm::vm::{KVM_DEVICE, KvmVm};
 use minivmm::outcome::{ExitCode, VmOutcome};
 use minivmm::stress::config::StressConfig;
-use minivmm::stress::lockstep::QUANTUM;
 use minivmm::stress::merge;
 use minivmm::trace::config::{StatsFormat, TraceConfig, TraceDestination};
 use minivmm::trace::summary::{Summary, TextOptions};
@@ -132,8 +131,7 @@ fn run_campaign(
     let setup = setup::open(&config.trace, vcpus, config.guest.to_string(), &files)?;
     let result_file = create_result(config, stress, files)?;
     let command = ReplayCommand::of(std::env::args_os());
-    let Campaigned { result, vms, perturbations, preemptions } =
-        campaign::run(config, stress, setup, command, quiet)?;
+    let Campaigned { result, vms } = campaign::run(config, stress, setup, command, quiet)?;
     for report in &vms {
         if report.outcome.is_failure() {
             say(format!("{}\n{}", report.outcome, report.details()).trim_end());
@@ -145,14 +143,6 @@ fn run_campaign(
             say(&format!("the trace lost {lost} records of {source}"));
         }
     }
-    if preemptions > 0 {
-        say(&format!(
-            "lockstep: {preemptions} times a vCPU ran for {} without an exit and was interrupted: \
-             the order of these turns is not the seed's, and another run may differ",
-            humantime::format_duration(QUANTUM)
-        ));
-    }
-    log::info!(target: "minivmm", "{perturbations} perturbations");
     // First of all that may fail.
     let written = match (result_file, &stress.result) {
         (Some(mut file), Some(path)) => result

@@ -16,7 +16,7 @@ use crate::report::Details;
 use crate::stress::condition::Condition;
 use crate::stress::histogram::{Outcome, Witness};
 use crate::stress::iteration::{Campaign, Finished, Iteration, has_passed};
-use crate::stress::result::{CampaignResult, Failure};
+use crate::stress::result::{CampaignResult, Disturbances, Failure};
 use crate::stress::seed::Seed;
 
 /// How many failures are shown with everything that is known of them; of the others only a line.
@@ -55,14 +55,6 @@ struct State {
     stories: Vec<String>,
     /// No more iterations.
     ending: bool,
-    totals: Totals,
-}
-
-/// What is counted besides the result.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Totals {
-    pub(super) perturbations: u64,
-    pub(super) preemptions: u64,
 }
 
 /// Where a VM is.
@@ -85,7 +77,6 @@ impl Ledger {
             vms: vec![Running::default(); vms],
             stories: Vec::new(),
             ending: false,
-            totals: Totals::default(),
         };
         Self { seed, keep_going, forbid, command, state: Mutex::new(state) }
     }
@@ -125,13 +116,10 @@ impl Ledger {
     }
 
     /// The end: what there is, once no VM runs any more.
-    pub(super) fn take_result(
-        &self,
-        finish: impl FnOnce(&mut CampaignResult),
-    ) -> (CampaignResult, Totals) {
+    pub(super) fn take_result(&self, finish: impl FnOnce(&mut CampaignResult)) -> CampaignResult {
         let mut state = self.state.lock();
         finish(&mut state.result);
-        (state.result.clone(), state.totals)
+        state.result.clone()
     }
 
     /// What is wrong with an iteration, in a line, and its exit code; nothing if it has passed.
@@ -173,8 +161,8 @@ impl Campaign for Ledger {
         let Iteration { number: iteration, seed } = finished.iteration;
         let mut state = self.state.lock();
         state.vms[vm].since = None;
-        state.totals.perturbations += finished.perturbations;
-        state.totals.preemptions += finished.preemptions;
+        let (perturbations, preemptions) = (finished.perturbations, finished.preemptions);
+        state.result.add_disturbances(Disturbances { perturbations, preemptions });
         for (outcome, count) in finished.reported.iter().flat_map(|reported| &reported.states) {
             let (value, witness) = (outcome.value, Witness { iteration, seed });
             state.result.add_outcome(value, outcome.label.as_str(), *count, witness);

@@ -84,10 +84,6 @@ pub struct Campaigned {
     pub result: CampaignResult,
     /// How each VM has come to its end.
     pub vms: Vec<VmReport>,
-    /// How often guests were disturbed on purpose.
-    pub perturbations: u64,
-    /// How often a vCPU in lockstep had to be interrupted: then the order was not the seed's alone.
-    pub preemptions: u64,
 }
 
 /// Runs a campaign. `setup` is what its VM is to trace, if there is only one; `command` runs an
@@ -124,15 +120,14 @@ pub fn run(
     let cut = watch.run(&mut vms, progress);
     let vms = vms.join();
     drop(signals);
-    let (result, totals) = ledger.take_result(|result| {
+    let result = ledger.take_result(|result| {
         result.add_elapsed(began.elapsed());
         if stress.iterations.is_none() {
             result.end_here();
         }
         cut.into_iter().chain(vms.iter().filter_map(cut_of)).for_each(|cut| result.add_cut(cut));
     });
-    let ledger::Totals { perturbations, preemptions } = totals;
-    Ok(Campaigned { result, vms, perturbations, preemptions })
+    Ok(Campaigned { result, vms })
 }
 
 /// What a VM's own end means for the campaign, if it ended by itself.

@@ -4,6 +4,10 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::*;
 use crate::config::CpuList;
+use crate::stress::chaos::ChaosRate;
+use crate::stress::seed::Seed;
+use crate::stress::shard::Shard;
+use crate::stress::start::StartMode;
 use crate::trace::config::{StatsFormat, TraceConfig, TraceDestination};
 use crate::trace::format::TraceFormat;
 use crate::trace::stream::WhenFull;
@@ -360,5 +364,60 @@ fn what_is_added_up() {
     for shell in Shell::value_variants() {
         let script = String::from_utf8(completions(*shell)).unwrap();
         assert!(script.contains("merge") && script.contains("report"), "{shell}");
+    }
+}
+
+#[test]
+fn what_is_run_again_and_again() {
+    let stress = |line: &str| run_of(line).0.stress;
+    assert_eq!(stress("g"), None);
+    assert_eq!(stress("g --expect 3").unwrap().expect.len(), 1);
+    for line in ["g --repeat 1", "g --seed 0", "g --jobs 1", "g --fail-fast", "g --chaos=0"] {
+        assert!(stress(line).is_some(), "{line}");
+    }
+    let full = stress(
+        "g --repeat 1000 --seed 0x2a --jobs 3 --keep-going --iteration-timeout 2s --start random \
+         --chaos --lockstep --expect 3,label=x --forbid 0-1 --forbid 9 --shard 2/5 --result r.json",
+    );
+    let expected = StressConfig {
+        iterations: Some(1000),
+        seed: Some(Seed(42)),
+        jobs: 3,
+        keep_going: true,
+        iteration_timeout: Duration::from_secs(2),
+        start: StartMode::Random,
+        chaos: Some(ChaosRate::default()),
+        lockstep: true,
+        expect: vec!["3,label=x".parse().unwrap()],
+        forbid: vec!["0-1".parse().unwrap(), "9".parse().unwrap()],
+        shard: Some(Shard::new(2, 5).unwrap()),
+        result: Some("r.json".into()),
+    };
+    assert_eq!(full, Some(expected));
+    assert_eq!(stress("g --until-fail").unwrap().iterations, None);
+    assert!(!stress("g --keep-going --fail-fast").unwrap().keep_going);
+}
+
+#[test]
+fn what_does_not_go_together_in_a_campaign() {
+    for (line, why) in [
+        ("g --until-fail --repeat 3", "cannot be used with"),
+        ("g --until-fail --keep-going", "cannot be used with"),
+        ("g --shard 1/2 --repeat 3", "--seed <SEED>"),
+        ("g --shard 1/2 --seed 3", "--repeat <N>"),
+        ("g --jobs 2 --serial stdio", "are for one VM"),
+        ("g --jobs 2 --stats", "are for one VM"),
+        ("g --repeat 2 --serial pty", "is for a single run"),
+        ("g --serial kept", "is for --repeat"),
+        ("g --repeat 0", "number would be zero"),
+        ("g --jobs 0", "0 is not in 1..=1024"),
+        ("g --iteration-timeout 0s", "must be longer than zero"),
+        ("g --shard 3/2 --repeat 3 --seed 1", "there is no shard 3/2"),
+        ("g --chaos=2", "'2' is not a rate"),
+        ("g --start soon", "'soon' is not a way to start"),
+        ("g --expect 1-0", "runs backwards"),
+    ] {
+        let error = error_of(line).to_string();
+        assert!(error.contains(why), "{line}: {error}");
     }
 }

@@ -20,8 +20,8 @@ use std::time::Duration;
 use crate::devices::watch::{Posted, QueueCounts, Watch};
 use crate::exit::{Access, VcpuId};
 use crate::sync::{
-    AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, Parker, Receiver, Sender,
-    TrySendError, bounded, fence,
+    AtomicBool, Condvar, Mutex, MutexGuard, Ordering, Parker, Receiver, Sender, TrySendError,
+    bounded, fence,
 };
 
 /// How many accesses a vCPU or the device thread serves before it lets go of the devices.
@@ -57,8 +57,8 @@ pub struct DeviceQueue<S: Serve> {
     /// Waited on, with `devices`, by vCPUs whose way a busy device bars.
     room: Condvar,
     /// How many accesses may be in the channel, if that is fewer than it has room for. Publishes
-    /// nothing but itself.
-    limit: AtomicUsize,
+    /// nothing but itself, and so is not for the model checker.
+    limit: std::sync::atomic::AtomicUsize,
     /// The device thread sleeps without a time limit, or is about to. Ordered against the
     /// channel by the two fences in [`wake_idle`](Self::wake_idle) and [`sleep`](Self::sleep).
     idle: AtomicBool,
@@ -149,7 +149,7 @@ impl<S: Serve> DeviceQueue<S> {
                 server,
             }),
             room: Condvar::new(),
-            limit: AtomicUsize::new(usize::MAX),
+            limit: usize::MAX.into(),
             idle: AtomicBool::new(false),
             bed: Parker::default(),
             wakes: Default::default(),
@@ -240,14 +240,14 @@ impl<S: Serve> DeviceQueue<S> {
     /// Whether the limit allows one more. Several vCPUs that ask at once may go beyond it: it is
     /// there to have the channel full early, and its own bound holds in any case.
     fn has_room(&self) -> bool {
-        let limit = self.limit.load(Ordering::Relaxed);
+        let limit = self.limit.load(std::sync::atomic::Ordering::Relaxed);
         limit == usize::MAX || self.requests.len() < limit
     }
 
     /// From now on at most `limit` accesses are in the channel, and never more than it has room
     /// for; at least one is allowed.
     pub fn set_limit(&self, limit: usize) {
-        self.limit.store(limit.max(1), Ordering::Relaxed);
+        self.limit.store(limit.max(1), std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Waits, without the devices, until a busy device has room again. Only the device thread

@@ -12,7 +12,7 @@
 //! there is always one that runs, or is awake and about to.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -30,6 +30,7 @@ pub const QUANTUM: Duration = Duration::from_millis(20);
 pub struct Lockstep {
     state: Mutex<State>,
     beds: Box<[Parker]>,
+    quantum: Option<Duration>,
 }
 
 struct State {
@@ -55,8 +56,9 @@ impl State {
 }
 
 impl Lockstep {
-    /// For this many vCPUs; nobody runs before [`begin`](Self::begin).
-    pub fn new(vcpus: usize) -> Self {
+    /// For this many vCPUs; nobody runs before [`begin`](Self::begin). Without a quantum nobody is
+    /// interrupted.
+    pub fn new(vcpus: usize, quantum: Option<Duration>) -> Self {
         let random = Purpose::Lockstep.stream(Iteration::default());
         let state = State {
             random,
@@ -66,7 +68,8 @@ impl Lockstep {
             preempted: 0,
             preemptions: 0,
         };
-        Self { state: Mutex::new(state), beds: (0..vcpus).map(|_| Parker::default()).collect() }
+        let beds = (0..vcpus).map(|_| Parker::default()).collect();
+        Self { state: Mutex::new(state), beds, quantum }
     }
 
     /// Names the calling thread as that of vCPU `id`.
@@ -119,9 +122,9 @@ impl Lockstep {
     /// Sleeps for a quantum; whether it passed without a wake-up. A wake-up that comes too late
     /// for this is no harm: the state is looked at again.
     fn sleep(&self, id: VcpuId) -> bool {
-        let began = std::time::Instant::now();
-        self.beds[id.index()].park(Some(QUANTUM));
-        began.elapsed() >= QUANTUM
+        let began = Instant::now();
+        self.beds[id.index()].park(self.quantum);
+        self.quantum.is_some_and(|quantum| began.elapsed() >= quantum)
     }
 
     /// The vCPU whose turn it is has come to an exit: somebody else may run.

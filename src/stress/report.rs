@@ -5,7 +5,7 @@ use std::fmt;
 use crate::stress::histogram::{Outcome, State};
 use crate::stress::printable::Printable;
 use crate::stress::requirement::{Standing, Tally};
-use crate::stress::result::{CampaignResult, Failure};
+use crate::stress::result::{CampaignResult, Disturbances, Failure};
 use crate::stress::shard::Shard;
 use crate::trace::summary::layout::duration;
 
@@ -160,6 +160,17 @@ impl Report<'_> {
                 "\nStart skew of {} starts: min {min}, median {median}, p99 {p99}, max {max} \
                  (median and p99 rounded up by at most 1/16)",
                 skew.count(),
+            )?;
+        }
+        let Disturbances { perturbations, preemptions } = self.0.disturbances();
+        if perturbations > 0 {
+            writeln!(f, "Disturbed {perturbations} times")?;
+        }
+        if preemptions > 0 {
+            writeln!(
+                f,
+                "Lockstep: {preemptions} times a vCPU came to no exit and was interrupted; where \
+                 these turns ended is not the seed's, and another run may differ"
             )?;
         }
         writeln!(f, "Time {} {:.2}", self.name(), self.0.elapsed().as_secs_f64())

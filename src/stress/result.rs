@@ -111,6 +111,23 @@ pub struct Failure {
     pub command: String,
 }
 
+/// How often guests did not run as they would have by themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disturbances {
+    /// Perturbations that chaos has drawn.
+    pub perturbations: u64,
+    /// Turns in lockstep that were cut short because the vCPU came to no exit: the order of the
+    /// turns was then not the seed's alone.
+    pub preemptions: u64,
+}
+
+impl Disturbances {
+    fn add(&mut self, from: Self) {
+        self.perturbations = self.perturbations.saturating_add(from.perturbations);
+        self.preemptions = self.preemptions.saturating_add(from.preemptions);
+    }
+}
+
 /// Why a campaign ended before its last iteration.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Cut {
@@ -181,6 +198,7 @@ pub struct CampaignResult {
     histogram: Histogram,
     tallies: Vec<Tally>,
     skew: StartSkew,
+    disturbances: Disturbances,
     elapsed_ns: u64,
     cuts: BTreeSet<Cut>,
 }
@@ -204,6 +222,7 @@ impl CampaignResult {
             histogram: Histogram::default(),
             tallies: requirements.into_iter().map(Tally::new).collect(),
             skew: StartSkew::default(),
+            disturbances: Disturbances::default(),
             elapsed_ns: 0,
             cuts: BTreeSet::new(),
         }
@@ -246,6 +265,11 @@ impl CampaignResult {
     /// instruction to the last one's, as well as it is known.
     pub fn add_skew(&mut self, nanoseconds: u64) {
         self.skew.add(nanoseconds);
+    }
+
+    /// Counts how guests were disturbed.
+    pub fn add_disturbances(&mut self, from: Disturbances) {
+        self.disturbances.add(from);
     }
 
     /// Adds to the time that was spent.
@@ -313,6 +337,11 @@ impl CampaignResult {
     /// How far apart the vCPUs started.
     pub fn skew(&self) -> &StartSkew {
         &self.skew
+    }
+
+    /// How often guests were disturbed.
+    pub fn disturbances(&self) -> Disturbances {
+        self.disturbances
     }
 
     /// The time that was spent, of all shards together.

@@ -16,7 +16,7 @@ use crate::outcome::VmOutcome;
 use crate::report::VcpuReport;
 use crate::stress::chaos::{self, Chaos, ChaosRate};
 use crate::stress::iteration::{Campaign, Finished, Iteration, has_passed};
-use crate::stress::lockstep::Lockstep;
+use crate::stress::lockstep::{Lockstep, QUANTUM};
 use crate::stress::ports::Reported;
 use crate::stress::start::StartMode;
 use crate::vcpu::handle::{Shared, VcpuSeat};
@@ -81,7 +81,7 @@ impl Repeat {
     /// For a VM of so many vCPUs.
     pub fn new(setup: RepeatSetup, vcpus: u32) -> Self {
         let count = usize::try_from(vcpus).unwrap_or(usize::MAX);
-        let lockstep = setup.lockstep.then(|| Lockstep::new(count));
+        let lockstep = setup.lockstep.then(|| Lockstep::new(count, Some(QUANTUM)));
         let (current, at_start) = (Mutex::default(), AtomicU64::new(0));
         Self { setup, vcpus, lockstep, current, at_start }
     }

@@ -11,9 +11,11 @@
 mod checker;
 mod explore;
 mod kick;
+mod lockstep;
 mod properties;
 mod queue;
 mod ring;
 mod rounds;
+mod shutdown;
 mod sketch;
 mod stream;

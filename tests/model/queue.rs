@@ -38,6 +38,13 @@ fn product(log: Log, capacity: usize) -> DeviceQueue<Log> {
     DeviceQueue::new(log, capacity)
 }
 
+/// With room for more than its limit allows.
+fn limited(log: Log, capacity: usize) -> DeviceQueue<Log> {
+    let queue = DeviceQueue::new(log, capacity + 1);
+    queue.set_limit(capacity);
+    queue
+}
+
 #[test]
 fn posts_arrive_once_and_in_order() {
     explore::bounded(3, || properties::posts_arrive_once_and_in_order(product));
@@ -96,6 +103,11 @@ fn rouse_ends_the_sleep() {
 #[test]
 fn a_full_channel_loses_nothing() {
     explore::bounded(2, || properties::a_full_channel_loses_nothing(product));
+}
+
+#[test]
+fn a_channel_at_its_limit_loses_nothing() {
+    explore::bounded(2, || properties::a_full_channel_loses_nothing(limited));
 }
 
 #[test]

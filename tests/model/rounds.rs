@@ -208,7 +208,7 @@ fn all_vcpus_run_all_rounds() {
 /// (h) Nobody waits for ever once the turnstile is closed, at whatever time.
 #[test]
 fn closed_at_any_time_it_leaves_nobody_waiting() {
-    explore::bounded(3, || {
+    explore::bounded(2, || {
         two_rounds(rounds(), Rounds::close);
     });
 }

@@ -13,7 +13,7 @@ fn iteration(seed: u64) -> Iteration {
 /// Each of three vCPUs takes so many turns; the order in which they did.
 fn turns(seed: u64, counts: [usize; 3]) -> Vec<u32> {
     watched(move || {
-        let lockstep = Arc::new(Lockstep::new(3));
+        let lockstep = Arc::new(Lockstep::new(3, Some(QUANTUM)));
         lockstep.begin(iteration(seed));
         let order = Arc::new(StdMutex::new(Vec::new()));
         let inside = Arc::new(AtomicUsize::new(0));
@@ -54,7 +54,7 @@ fn one_at_a_time_in_an_order_that_the_seed_draws() {
 #[test]
 fn one_that_does_not_come_back_is_interrupted() {
     watched(|| {
-        let lockstep = Lockstep::new(2);
+        let lockstep = Lockstep::new(2, Some(QUANTUM));
         // Whoever of the two has the turn does not take it.
         let seed = (0..).find(|seed| {
             lockstep.begin(iteration(*seed));
@@ -75,7 +75,7 @@ fn one_that_does_not_come_back_is_interrupted() {
 #[test]
 fn one_that_is_to_stop_does_not_wait_for_its_turn() {
     watched(|| {
-        let lockstep = Lockstep::new(2);
+        let lockstep = Lockstep::new(2, Some(QUANTUM));
         (0..).find(|seed| {
             lockstep.begin(iteration(*seed));
             lockstep.state.lock().turn == Some(VcpuId(1))

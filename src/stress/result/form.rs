@@ -12,7 +12,7 @@ use crate::stress::histogram::{Histogram, Label, Outcome, State, Witness};
 use crate::stress::requirement::{Requirement, Standing, Tally};
 use crate::stress::result::file::{FORMAT, VERSION};
 use crate::stress::result::{
-    CampaignResult, Cut, Failure, Failures, Guest, MAX_FAILURES, Settings, Shards,
+    CampaignResult, Cut, Disturbances, Failure, Failures, Guest, MAX_FAILURES, Settings, Shards,
 };
 use crate::stress::seed::Seed;
 use crate::stress::shard::Shard;
@@ -65,6 +65,7 @@ pub(super) struct Form {
     conditions: Vec<ConditionForm>,
     failures: Vec<Failure>,
     start_skew: SkewForm,
+    disturbances: Disturbances,
     other: u64,
     states: Vec<StateForm>,
 }
@@ -183,6 +184,7 @@ impl Form {
             conditions: conditions.map(condition).collect(),
             failures: failures.first.iter().cloned().collect(),
             start_skew: SkewForm::of(&result.skew),
+            disturbances: result.disturbances,
             other: result.histogram.other(),
             states: result.histogram.states().map(StateForm::of).collect(),
         }
@@ -206,6 +208,7 @@ impl Form {
         let tallies: Result<_, _> = conditions.map(|form| form.into_tally(&result)).collect();
         result.tallies = tallies?;
         result.skew = self.start_skew.into_skew()?;
+        result.disturbances = self.disturbances;
         result.elapsed_ns = self.elapsed_ns;
         result.cuts = self.cuts;
         Ok(result)

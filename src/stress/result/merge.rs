@@ -81,6 +81,7 @@ impl CampaignResult {
             tally.merge(from);
         }
         self.skew.merge(&from.skew);
+        self.disturbances.add(from.disturbances);
         self.elapsed_ns = self.elapsed_ns.saturating_add(from.elapsed_ns);
         self.cuts.extend(from.cuts);
         Ok(())

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::stress::result::Cut;
 use crate::stress::result::tests::{empty, failure, json_of, witness};
+use crate::stress::result::{Cut, Disturbances};
 use crate::stress::seed::Seed;
 
 /// A result with one of everything, as JSON.
@@ -17,6 +17,7 @@ fn example() -> Value {
     result.add_pass();
     result.add_failure(failure(3, 8));
     [5, 7].into_iter().for_each(|skew| result.add_skew(skew));
+    result.add_disturbances(Disturbances { perturbations: 12, preemptions: 1 });
     result.add_elapsed(Duration::from_millis(1500));
     result.add_cut(Cut { why: "SIGINT".into(), exit_code: 130 });
     serde_json::from_slice(&json_of(&result)).unwrap()
@@ -64,6 +65,7 @@ fn the_names_in_the_file_do_not_change() {
             "count": 2, "median_ns": 5, "p99_ns": 7, "min_ns": 5, "max_ns": 7,
             "buckets": [[5, 1], [7, 1]],
         },
+        "disturbances": { "perturbations": 12, "preemptions": 1 },
         "other": 0,
         "states": [
             {

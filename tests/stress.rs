@@ -1,0 +1,219 @@
+//! Campaigns as a user runs them, on real KVM: what the seed decides, that a failure is found again
+//! from what is printed, and how a campaign ends.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use support::{Finished, Running, image, minivmm, read_exactly, require_kvm, run};
+
+/// Runs a campaign, with its result as JSON.
+fn campaign(line: &str) -> (Finished, Value) {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("result.json");
+    let mut command = minivmm(line);
+    command.arg("--result").arg(&path);
+    let finished = run(command);
+    let json = std::fs::read(&path).unwrap();
+    let result = serde_json::from_slice(&json)
+        .unwrap_or_else(|error| panic!("{error}: {}", finished.stderr));
+    (finished, result)
+}
+
+/// How often each outcome was seen.
+fn states(result: &Value) -> BTreeMap<String, u64> {
+    let states = result["states"].as_array().unwrap().iter();
+    states
+        .map(|state| (state["value"].as_str().unwrap().into(), state["count"].as_u64().unwrap()))
+        .collect()
+}
+
+/// Real mode, every vCPU: reports a random number, of which the last bit decides whether it fails.
+///
+/// `mov dx, 0x5e4; in eax, dx; mov dx, 0x5e8; out dx, eax; test al, 7; jz fail; hlt;
+/// fail: mov dx, 0x5f8; mov al, 'x'; out dx, al; mov al, 0; out dx, al; hlt`
+const ROULETTE: [u8; 25] = [
+    0xba, 0xe4, 0x05, 0x66, 0xed, 0xba, 0xe8, 0x05, 0x66, 0xef, 0xa8, 0x07, 0x74, 0x01, 0xf4, 0xba,
+    0xf8, 0x05, 0xb0, b'x', 0xee, 0xb0, 0x00, 0xee, 0xf4,
+];
+
+/// The part of it that does not fail.
+const DRAW: &[u8] = ROULETTE.split_at(10).0;
+
+#[test]
+fn the_seed_decides_what_guests_draw() {
+    if !require_kvm() {
+        return;
+    }
+    let guest = image(&[DRAW, &[0xf4]].concat());
+    let path = guest.path().display();
+    let run = |seed| {
+        let (finished, result) =
+            campaign(&format!("-q {path} --vcpus 2 --repeat 50 --seed {seed} --chaos"));
+        finished.assert_code(0);
+        states(&result)
+    };
+    let drawn = run(7);
+    assert_eq!(drawn.values().sum::<u64>(), 100, "one from each vCPU in each iteration");
+    assert!(drawn.len() > 90, "{drawn:?}");
+    assert_eq!(run(7), drawn);
+    assert_ne!(run(8), drawn);
+}
+
+#[test]
+fn a_failure_is_found_again_from_the_command_line_that_is_printed() {
+    if !require_kvm() {
+        return;
+    }
+    let guest = image(&ROULETTE);
+    let path = guest.path().display();
+    let (finished, result) = campaign(&format!("-q {path} --vcpus 2 --until-fail --seed 3"));
+    let finished = finished.assert_code(20).assert_says("assertion failed: x");
+    let failure = &result["failures"][0];
+    assert_eq!(result["iterations"]["failed"], 1);
+    let command = failure["command"].as_str().unwrap();
+    assert!(finished.stderr.contains(command), "{}", finished.stderr);
+    // As a shell has it.
+    let mut again = Command::new("sh");
+    again.args(["-c", command]).stdin(std::process::Stdio::null());
+    again.stdout(std::process::Stdio::piped());
+    let what = failure["what"].as_str().unwrap();
+    let seed = failure["seed"].as_str().unwrap();
+    run(again).assert_code(20).assert_says(&format!("iteration 0 (seed {seed}) failed: {what}"));
+}
+
+/// The records of a trace without times: of each iteration the exits in their order.
+fn exits(line: &str) -> Vec<String> {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("trace.jsonl");
+    let mut command = minivmm(line);
+    command.arg("--trace").arg(&path);
+    run(command).assert_code(0);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut records: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    records.retain(|record| record["kind"] == "exit");
+    records.sort_by_key(|record| record["time_ns"].as_u64());
+    let what = |record: &Value| {
+        ["source", "seq", "reason", "port", "dir", "size", "data"]
+            .map(|name| record[name].to_string())
+            .join(" ")
+    };
+    records.iter().map(what).collect()
+}
+
+#[test]
+fn in_lockstep_the_same_seed_gives_the_same_trace() {
+    if !require_kvm() {
+        return;
+    }
+    let line = |seed| {
+        format!("-q --demo smp-hello --vcpus 3 --repeat 5 --lockstep --chaos=0.1 --seed {seed}")
+    };
+    let first = exits(&line(1));
+    assert!(first.len() > 5 * 3 * 10, "{}", first.len());
+    assert_eq!(exits(&line(1)), first);
+    assert_ne!(exits(&line(2)), first);
+}
+
+#[test]
+fn chaos_changes_nothing_of_what_a_right_guest_does() {
+    if !require_kvm() {
+        return;
+    }
+    for start in ["together", "random", "one-by-one", "stagger=100us"] {
+        let line = format!("-q --demo counter --vcpus 3 --repeat 10 --chaos=0.5 --start {start}");
+        let (finished, result) = campaign(&line);
+        finished.assert_code(0);
+        assert_eq!(result["iterations"]["passed"], 10, "{start}");
+    }
+}
+
+#[test]
+fn several_vms_share_the_iterations() {
+    if !require_kvm() {
+        return;
+    }
+    let guest = image(&ROULETTE);
+    let path = guest.path().display();
+    let of = |jobs| {
+        let line = format!("-q {path} --repeat 60 --keep-going --seed 9 --jobs {jobs}");
+        let (_, result) = campaign(&line);
+        let failures = result["failures"].as_array().unwrap();
+        let iterations: Vec<_> = failures.iter().map(|f| f["iteration"].clone()).collect();
+        (states(&result), iterations)
+    };
+    assert_eq!(of(3), of(1));
+}
+
+#[test]
+fn what_is_expected_and_forbidden_sets_the_exit_code() {
+    if !require_kvm() {
+        return;
+    }
+    // mov dx, 0x5e8; mov eax, 3; out dx, eax; hlt
+    let guest = image(&[0xba, 0xe8, 0x05, 0x66, 0xb8, 3, 0, 0, 0, 0x66, 0xef, 0xf4]);
+    let path = guest.path().display();
+    let code = |options: &str| run(minivmm(&format!("-q {path} --repeat 3 {options}"))).code;
+    assert_eq!(code("--expect 3"), 0);
+    assert_eq!(code("--expect 4"), 22);
+    assert_eq!(code("--forbid 4"), 0);
+    assert_eq!(code("--forbid 0-7"), 22);
+    assert_eq!(code("--expect 3 --expect 5"), 22);
+    assert_eq!(code("--expect 3,5 --forbid 0x1/0xff"), 0);
+}
+
+#[test]
+fn a_guest_that_hangs_fails_its_iteration_and_the_campaign_goes_on() {
+    if !require_kvm() {
+        return;
+    }
+    let line = "-q --demo spin --vcpus 2 --repeat 3 --keep-going --iteration-timeout 50ms";
+    let (finished, result) = campaign(line);
+    finished.assert_code(124).assert_says("the guest still ran after 50ms");
+    let iterations = &result["iterations"];
+    assert_eq!((&iterations["passed"], &iterations["failed"]), (&0.into(), &3.into()));
+}
+
+#[test]
+fn the_output_of_an_iteration_is_shown_if_it_fails() {
+    if !require_kvm() {
+        return;
+    }
+    run(minivmm("-q --demo exit-code --repeat 1"))
+        .assert_code(43)
+        .assert_says("output of the iteration:\nbye\n");
+    let finished = run(minivmm("-q --demo hello --repeat 2"));
+    assert!(!finished.stderr.contains("Hello"), "{}", finished.stderr);
+    let finished = run(minivmm("-q --demo hello --repeat 2 --serial stdio"));
+    assert_eq!(finished.stdout, b"4\nHello\n4\nHello\n");
+}
+
+#[test]
+fn sigint_and_a_time_limit_end_a_campaign_with_what_there_is() {
+    if !require_kvm() {
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("result.json");
+    let mut command = minivmm("-q --demo hello --repeat 1000000000 --serial stdio");
+    command.arg("--result").arg(&path);
+    let mut running = Running::start(command);
+    // Some iterations have passed.
+    let mut output = running.stdout();
+    assert_eq!(read_exactly(&mut output, 16), b"4\nHello\n4\nHello\n");
+    let drain = std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
+    running.signal(Signal::SIGINT);
+    running.finish().assert_code(130).assert_says("Cut short: SIGINT");
+    drain.join().unwrap().unwrap();
+    let result: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert!(result["iterations"]["passed"].as_u64().unwrap() >= 2, "{result}");
+
+    let line = "-q --demo hello --repeat 1000000000 --timeout 100ms";
+    run(minivmm(line)).assert_code(124);
+}
