@@ -1,9 +1,10 @@
 //! How far a campaign is, for the user: a bar on a terminal, a line from time to time elsewhere.
 
+use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// The distance of the lines.
 const LINE_PERIOD: Duration = Duration::from_secs(10);
@@ -34,7 +35,12 @@ impl Progress {
         };
         // The templates are right, as a test sees.
         if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
+            bar.set_style(style.with_key(
+                "per_sec",
+                |state: &ProgressState, out: &mut dyn fmt::Write| {
+                    let _ = write!(out, "{:.0}/s", state.per_sec());
+                },
+            ));
         }
         Self::Bar(bar)
     }
