@@ -32,7 +32,10 @@ impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.head(f)?;
         self.failures(f)?;
-        self.histogram(f)?;
+        // A guest that reports nothing has none, unless something was wanted of it.
+        if self.0.histogram().total() > 0 || !self.0.tallies().is_empty() {
+            self.histogram(f)?;
+        }
         let tallies = self.0.tallies().iter().zip(self.0.verdict());
         for (index, (tally, standing)) in tallies.enumerate() {
             if index > 0 {
