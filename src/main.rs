@@ -120,7 +120,9 @@ fn run(config: &VmConfig) -> Result<u8, Box<dyn Error>> {
     Ok(report.outcome.exit_code())
 }
 
-/// Runs a guest again and again.
+/// Runs a guest again and again. Not a part of `execute`, so that a single run does without it.
+#[cold]
+#[inline(never)]
 fn run_campaign(
     config: &VmConfig,
     stress: &StressConfig,

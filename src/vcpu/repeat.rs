@@ -222,13 +222,19 @@ impl Repeat {
             })?;
         }
         *self.current.lock() = iteration;
-        if self.setup.chaos.is_some_and(|rate| rate.kick_period().is_some()) {
+        let disturbs = self.setup.chaos.is_some_and(|rate| rate.kick_period().is_some());
+        if disturbs {
             shared.queue.set_limit(chaos::draw_capacity(iteration));
         }
         if let Some(lockstep) = &self.lockstep {
             lockstep.begin(iteration);
         }
-        Ok(Some(self.setup.start.order(iteration, self.vcpus)))
+        let order = match self.setup.start {
+            // Nobody has asked for an order.
+            StartMode::Together if disturbs => StartMode::Random,
+            start => start,
+        };
+        Ok(Some(order.order(iteration, self.vcpus)))
     }
 
     fn finished<B>(
