@@ -13,6 +13,7 @@
 mod support;
 
 mod baseline;
+mod device_thread;
 mod draw;
 mod kicks;
 mod many_vcpus;
