@@ -7,11 +7,11 @@
 //! at the exit gate, and those at a start gate that will not open; it sees to both on every path.
 
 mod end;
+mod outside;
 mod verdict;
 
-use std::fmt;
 use std::io;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -32,12 +32,14 @@ use crate::panics;
 use crate::report::VmReport;
 use crate::trace::record::Source;
 use crate::trace::tracer::{RecorderMaker, TraceEvent, Tracer};
-use crate::vcpu::handle::{Shared, VcpuSeat, vcpu_life};
+use crate::vcpu::handle::vcpu_life;
 use crate::vcpu::registers::Registers;
 use crate::vcpu::repeat::{Repeat, RepeatSetup};
 use crate::vcpu::rounds::Rounds;
+use crate::vcpu::shared::{Shared, VcpuSeat};
 use crate::vcpu::state::{Gate, VcpuControl};
 use crate::vcpu::{BuildVcpu, VcpuEnd, VcpuError};
+pub use outside::RoundHandle;
 use verdict::Verdict;
 
 /// Accesses that may be on their way to the devices at once.
@@ -119,52 +121,6 @@ impl StopHandle {
     /// Has the VM's last exits shown on standard error.
     pub fn show_exits(&self) {
         self.0.send(Event::LookRequested);
-    }
-}
-
-/// Reaches into the rounds of a VM from any thread, for as long as it exists.
-#[derive(Clone)]
-pub struct RoundHandle(Weak<dyn Outside>);
-
-impl fmt::Debug for RoundHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RoundHandle").finish()
-    }
-}
-
-/// What may be done to the rounds of a VM from outside.
-trait Outside: Send + Sync {
-    fn end_round(&self, round: u64);
-    fn kick(&self, vcpu: VcpuId);
-}
-
-impl<B: BuildVcpu> Outside for Shared<B> {
-    fn end_round(&self, round: u64) {
-        self.rounds.end(round);
-    }
-
-    fn kick(&self, vcpu: VcpuId) {
-        if let Some(control) = self.controls.get(vcpu.index()) {
-            control.kick();
-        }
-    }
-}
-
-impl RoundHandle {
-    /// Ends the VM's iteration number `round`, counted from 1, if that is still going on: it has
-    /// taken too long.
-    pub fn end(&self, round: u64) {
-        if let Some(vm) = self.0.upgrade() {
-            vm.end_round(round);
-        }
-    }
-
-    /// Makes a vCPU leave the guest; it goes back in by itself. One that is kicked again before it is
-    /// back does not get there: whoever kicks without a pause keeps it out of the guest.
-    pub fn kick(&self, vcpu: VcpuId) {
-        if let Some(vm) = self.0.upgrade() {
-            vm.kick(vcpu);
-        }
     }
 }
 
@@ -258,8 +214,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
 
     /// What ends an iteration of this VM, or disturbs it.
     pub fn round_handle(&self) -> RoundHandle {
-        let shared: Arc<dyn Outside> = Arc::clone(&self.shared) as _;
-        RoundHandle(Arc::downgrade(&shared))
+        RoundHandle::to(&self.shared)
     }
 
     /// Runs the VM to its end. The guest may run for `limit`, counted from its start.

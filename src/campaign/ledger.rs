@@ -15,9 +15,10 @@ use crate::outcome::ExitCode;
 use crate::report::Details;
 use crate::stress::condition::Condition;
 use crate::stress::histogram::{Outcome, Witness};
-use crate::stress::iteration::{Campaign, Finished, Iteration, has_passed};
+use crate::stress::iteration::Iteration;
 use crate::stress::result::{CampaignResult, Disturbances, Failure};
 use crate::stress::seed::Seed;
+use crate::vcpu::campaign::{Campaign, Finished, has_passed};
 
 /// How many failures are shown with everything that is known of them; of the others only a line.
 const SHOWN_IN_FULL: u64 = 3;

@@ -3,59 +3,16 @@
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::time::Instant;
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
-use crate::devices::queue::DeviceQueue;
-use crate::devices::{DeviceSet, PostPolicy};
-use crate::events::{Event, EventSender};
-use crate::exit::VcpuId;
+use crate::events::Event;
 use crate::panics;
-use crate::trace::tracer::VcpuTracing;
-use crate::vcpu::repeat::{Repeat, RoundEnd};
-use crate::vcpu::rounds::Rounds;
+use crate::vcpu::repeat::RoundEnd;
 use crate::vcpu::runner::Runner;
-use crate::vcpu::state::{Gate, VcpuControl};
-use crate::vcpu::{BuildVcpu, VcpuEnd, VcpuError, VcpuRun};
-
-/// What the threads of one VM share.
-#[derive(Debug)]
-pub struct Shared<B> {
-    /// The way to the devices.
-    pub queue: DeviceQueue<DeviceSet>,
-    /// Which accesses may be posted.
-    pub posting: PostPolicy,
-    /// What other threads may ask of each vCPU, by index.
-    pub controls: Vec<Arc<VcpuControl>>,
-    /// Where the vCPUs wait for the start, and between iterations.
-    pub rounds: Rounds<RoundEnd>,
-    /// How the guest is run again and again, if it is.
-    pub repeat: Option<Repeat>,
-    /// Where their threads wait, after their ends, until all have ended. An exit unmaps memory,
-    /// of the vCPU and of the thread, and that waits for every thread that was preempted in a
-    /// page fault; with hundreds of vCPUs still spinning each such wait takes seconds, and the
-    /// supervisor, which is to stop them, would be next in line.
-    pub exit: Gate<()>,
-    /// Makes the vCPUs; last, so that it is dropped last.
-    pub builder: B,
-}
-
-/// What one vCPU's thread is given.
-#[derive(Debug)]
-pub struct VcpuSeat {
-    /// Which vCPU.
-    pub id: VcpuId,
-    /// The host CPU that the thread is bound to.
-    pub cpu: Option<usize>,
-    /// Its own part of what is shared.
-    pub control: Arc<VcpuControl>,
-    /// Where it reports.
-    pub events: EventSender,
-    /// What it records with.
-    pub tracing: VcpuTracing,
-}
+use crate::vcpu::shared::{Shared, VcpuSeat};
+use crate::vcpu::{BuildVcpu, VcpuEnd, VcpuError, VcpuRun, turn};
 
 /// What the thread of one vCPU does, from its first instruction to its last.
 pub fn vcpu_life<B: BuildVcpu>(shared: Arc<Shared<B>>, seat: VcpuSeat) -> impl FnOnce() {
@@ -88,56 +45,12 @@ fn live<B: BuildVcpu>(shared: &Shared<B>, seat: &VcpuSeat) -> (VcpuEnd, Option<B
         },
         Some(repeat) => {
             repeat.adopt(seat.id);
-            runner.set_pace(repeat.pace(seat.id, shared));
-            repeat.run(shared, seat, &mut runner)
+            runner.set_pace(repeat.pace(seat.id, &shared.controls));
+            turn::run_iterations(repeat, shared, seat, &mut runner)
         }
     };
     drop(published);
     (end, Some(runner.into_vcpu()))
-}
-
-impl<B: BuildVcpu> Shared<B> {
-    /// Comes to the turnstile before `round`, counted from 1, with what the round before has come
-    /// to, and waits there. The last one to come makes the turn. False if there are no more rounds.
-    ///
-    /// # Errors
-    ///
-    /// The turn fails; the supervisor then sends the others home.
-    pub fn come(
-        &self,
-        seat: &VcpuSeat,
-        brought: RoundEnd,
-        round: u64,
-        runner: &mut Runner<'_, B::Vcpu>,
-    ) -> Result<bool, VcpuError> {
-        let ready = Instant::now();
-        if let Some(brought) = self.rounds.arrive(seat.id, brought) {
-            let first = match &self.repeat {
-                None => Some((0..self.rounds.vcpus()).map(VcpuId::from_index).collect()),
-                Some(repeat) => repeat.turn(self, brought, runner.recorder())?,
-            };
-            if let Some(first) = first {
-                self.open(&first, round);
-            } else {
-                self.rounds.close();
-            }
-            if round == 1 && !self.rounds.is_closed() {
-                seat.events.send(Event::Started(ready));
-            }
-        }
-        if let Some(repeat) = &self.repeat {
-            repeat.spin(self, seat.id, round);
-        }
-        Ok(self.rounds.wait(seat.id, round))
-    }
-
-    /// Begins a round, in which these vCPUs are let run first.
-    fn open(&self, first: &[VcpuId], round: u64) {
-        self.rounds.open();
-        for id in first {
-            self.rounds.let_run(*id, round);
-        }
-    }
 }
 
 fn prepare<B: BuildVcpu>(shared: &Shared<B>, seat: &VcpuSeat) -> Result<B::Vcpu, VcpuError> {

@@ -1,8 +1,9 @@
 //! A vCPU and its thread: the run loop (`runner.rs`), what other threads may ask of it
 //! (`state.rs`), the thread's life from spawn to report (`handle.rs`), its meeting with the other
-//! vCPUs (`rounds.rs`), and the running of a guest again and again (`repeat.rs`, `pace.rs`). What a vCPU *is* is
+//! vCPUs (`rounds.rs`, `turn.rs`), and the running of a guest again and again (`repeat.rs`, `pace.rs`). What a vCPU *is* is
 //! behind [`VcpuRun`]: KVM's in the program, a scripted one in tests.
 
+pub mod campaign;
 pub mod handle;
 pub mod pace;
 pub mod registers;
@@ -11,7 +12,9 @@ pub mod rounds;
 pub mod runner;
 #[cfg(all(test, not(loom)))]
 pub(crate) mod scripted;
+pub mod shared;
 pub mod state;
+pub mod turn;
 
 use std::io;
 

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use minivmm::exit::VcpuId;
 use minivmm::outcome::VmOutcome;
-use minivmm::stress::iteration::{Campaign, Finished, Iteration};
+use minivmm::stress::iteration::Iteration;
 use minivmm::stress::seed::Seed;
 use minivmm::stress::start::StartMode;
 use minivmm::sync::Mutex;
+use minivmm::vcpu::campaign::{Campaign, Finished};
 use minivmm::vcpu::repeat::RepeatSetup;
 use minivmm::vmm::RoundHandle;
 use minivmm_guests::expect::{Output, expectation};

@@ -18,13 +18,7 @@ use thiserror::Error;
 
 use crate::stress::printable::Printable;
 use crate::stress::result::CampaignResult;
-use crate::stress::result::form::{Form, Impossible};
-
-/// What `format` says.
-pub const FORMAT: &str = "minivmm-stress";
-
-/// What `version` says: one more whenever a name goes or changes its meaning.
-pub const VERSION: u32 = 1;
+use crate::stress::result::form::{FORMAT, Form, Impossible, VERSION};
 
 /// The longest file that is read, in bytes: many times what a result can have.
 const MAX_FILE: u64 = 1 << 30;

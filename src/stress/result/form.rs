@@ -10,13 +10,18 @@ use thiserror::Error;
 use crate::number::{NumberError, parse_u64};
 use crate::stress::histogram::{Histogram, Label, Outcome, State, Witness};
 use crate::stress::requirement::{Requirement, Standing, Tally};
-use crate::stress::result::file::{FORMAT, VERSION};
 use crate::stress::result::{
     CampaignResult, Cut, Disturbances, Failure, Failures, Guest, MAX_FAILURES, Settings, Shards,
 };
 use crate::stress::seed::Seed;
 use crate::stress::shard::Shard;
 use crate::stress::skew::StartSkew;
+
+/// What `format` says.
+pub const FORMAT: &str = "minivmm-stress";
+
+/// What `version` says: one more whenever a name goes or changes its meaning.
+pub const VERSION: u32 = 1;
 
 /// Values that are not possible together: which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use super::*;
 use crate::exit::VmExit;
 use crate::stress::chaos::ChaosRate;
-use crate::stress::iteration::{Campaign, Finished, Iteration};
+use crate::stress::iteration::Iteration;
 use crate::stress::seed::Seed;
 use crate::stress::start::StartMode;
+use crate::vcpu::campaign::{Campaign, Finished};
 use crate::vcpu::repeat::RepeatSetup;
 
 /// A campaign of so many iterations, that keeps what they come to.
