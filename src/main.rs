@@ -92,13 +92,13 @@ fn run(config: &VmConfig) -> Result<u8, Box<dyn Error>> {
     // Signals are taken before the terminal's mode is changed, but after a FIFO was waited for,
     // which ^C ends.
     let waits = matches!(config.serial, SerialConfig::File(_));
-    let early = if waits { None } else { Some(Signals::take()?) };
+    let early = if waits { None } else { Some(take_signals()?) };
     let console = Console::open(&config.serial)?;
     if let Some(path) = console.pty_path() {
         say(&format!("serial port at {}", path.display()));
     }
     let Console { input, output, terminal, .. } = console;
-    let signals = early.map_or_else(Signals::take, Ok)?;
+    let signals = early.map_or_else(take_signals, Ok)?;
     let mut host = Host { terminal, input: Some(input), signals: Some(signals) };
     let report = vmm.run(Box::new(output), &mut host, config.timeout);
     drop(host);
@@ -118,6 +118,10 @@ fn run(config: &VmConfig) -> Result<u8, Box<dyn Error>> {
         print_stats(stats, &config.trace)?;
     }
     Ok(report.outcome.exit_code())
+}
+
+fn take_signals() -> Result<Signals, String> {
+    Signals::take().map_err(|error| format!("cannot take signals: {error}"))
 }
 
 /// Runs a guest again and again. Not a part of `execute`, so that a single run does without it.

@@ -147,8 +147,15 @@ pub enum VmOutcome {
         /// The panic's message.
         message: String,
     },
-    /// The device thread could not be started, or panicked.
+    /// The device thread panicked.
     DeviceThreadFailed(String),
+    /// One of the threads that a VM has besides its vCPUs' could not be started.
+    ThreadNotStarted {
+        /// Which.
+        thread: &'static str,
+        /// Why.
+        error: io::Error,
+    },
     /// The supervisor cannot wait for what happens.
     SupervisorFailed(io::Error),
     /// Threads that did not end in time.
@@ -195,7 +202,9 @@ impl VmOutcome {
             Self::Signal(EndSignal::Terminate) => ExitCode::Terminated,
             Self::OutputClosed => ExitCode::OutputClosed,
             Self::OutputFailed(_) | Self::TraceFailed(_) => ExitCode::Output,
-            Self::VcpuFailed { .. } | Self::SupervisorFailed(_) => ExitCode::Host,
+            Self::VcpuFailed { .. } | Self::ThreadNotStarted { .. } | Self::SupervisorFailed(_) => {
+                ExitCode::Host
+            }
             Self::VcpuPanicked { .. } | Self::DeviceThreadFailed(_) | Self::Stuck(_) => {
                 ExitCode::Thread
             }
@@ -220,6 +229,7 @@ impl VmOutcome {
             | Self::VcpuFailed { .. }
             | Self::VcpuPanicked { .. }
             | Self::DeviceThreadFailed(_)
+            | Self::ThreadNotStarted { .. }
             | Self::SupervisorFailed(_)
             | Self::Stuck(_) => true,
         }
@@ -270,6 +280,9 @@ impl fmt::Display for VmOutcome {
                 write!(f, "{vcpu}'s thread panicked: {message}")
             }
             Self::DeviceThreadFailed(message) => write!(f, "the device thread failed: {message}"),
+            Self::ThreadNotStarted { thread, error } => {
+                write!(f, "cannot start the {thread}: {error}")
+            }
             Self::SupervisorFailed(error) => write!(f, "poll: {error}"),
             Self::Stuck(threads) => write!(f, "did not stop in time: {}", threads.join(", ")),
         }

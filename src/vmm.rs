@@ -159,7 +159,8 @@ impl RoundHandle {
         }
     }
 
-    /// Makes a vCPU leave the guest; it goes back in by itself.
+    /// Makes a vCPU leave the guest; it goes back in by itself. One that is kicked again before it is
+    /// back does not get there: whoever kicks without a pause keeps it out of the guest.
     pub fn kick(&self, vcpu: VcpuId) {
         if let Some(vm) = self.0.upgrade() {
             vm.kick(vcpu);
@@ -286,7 +287,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
     /// the verdict.
     fn start(&mut self, output: Box<dyn Output>, verdict: &mut Verdict) {
         if let Err(error) = self.start_trace_writer() {
-            verdict.consider(VmOutcome::TraceFailed(error));
+            verdict.consider(VmOutcome::ThreadNotStarted { thread: "trace's writer", error });
             return;
         }
         for (id, vcpu) in (0..).map(VcpuId).zip(&mut self.vcpus) {
@@ -313,7 +314,9 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         // Second, so that the vCPUs get ready meanwhile.
         match self.spawn_device_thread(output) {
             Ok(thread) => self.device_thread = Some(thread),
-            Err(error) => verdict.consider(VmOutcome::DeviceThreadFailed(error.to_string())),
+            Err(error) => {
+                verdict.consider(VmOutcome::ThreadNotStarted { thread: "device thread", error })
+            }
         }
     }
 

@@ -44,6 +44,9 @@ enum Phase {
 pub struct DeviceControl {
     /// A [`Phase`]. Publishes nothing but itself.
     phase: AtomicU8,
+    /// Bytes of output taken from the devices: what is not written of them is lost, also when the
+    /// thread has died of it.
+    taken: AtomicU64,
     written: AtomicU64,
     writes: AtomicU64,
 }
@@ -53,6 +56,7 @@ impl DeviceControl {
     pub fn new() -> Self {
         Self {
             phase: AtomicU8::new(Phase::Run as u8),
+            taken: AtomicU64::new(0),
             written: AtomicU64::new(0),
             writes: AtomicU64::new(0),
         }
@@ -80,6 +84,25 @@ impl DeviceControl {
         self.writes.load(Ordering::Relaxed)
     }
 
+    /// What has become of the output that was taken from the devices.
+    pub fn report(&self) -> OutputReport {
+        let (written, taken) = (self.written(), self.taken.load(Ordering::Relaxed));
+        OutputReport { written, writes: self.writes(), lost: taken.saturating_sub(written) }
+    }
+
+    /// In the place of a thread that has died, or never was, when no vCPU runs any more: serves
+    /// what is left, whose output is lost.
+    pub fn give_up_rest(&self, queue: &DeviceQueue<DeviceSet>) {
+        loop {
+            let mut rest = Vec::new();
+            let round = queue.round(&mut (), |devices| devices.com1().take_output(&mut rest));
+            self.taken.fetch_add(to_u64(rest.len()), Ordering::Relaxed);
+            if rest.is_empty() && !round.held {
+                break;
+            }
+        }
+    }
+
     fn reached(&self, phase: Phase) -> bool {
         self.phase.load(Ordering::SeqCst) >= phase as u8
     }
@@ -100,7 +123,6 @@ pub struct DeviceThread<'a, W> {
     watch: W,
     /// Output failed: from then on it is only counted.
     failed: bool,
-    lost: u64,
     /// Output taken from the devices; empty between rounds, kept for its allocation.
     batch: Vec<u8>,
     pacing: Pacing,
@@ -158,7 +180,6 @@ impl<'a, W: WatchOutput> DeviceThread<'a, W> {
             on_event: Box::new(on_event),
             watch,
             failed: false,
-            lost: 0,
             batch: Vec::new(),
             pacing: Pacing::new(),
         }
@@ -176,11 +197,7 @@ impl<'a, W: WatchOutput> DeviceThread<'a, W> {
         if unknown > 0 {
             log::info!(target: "minivmm::devices", "{unknown} accesses met no device");
         }
-        OutputReport {
-            written: self.control.written(),
-            writes: self.control.writes(),
-            lost: self.lost,
-        }
+        self.control.report()
     }
 
     /// Sleeps until there is work: the last look and the sleep are one step of the protocol.
@@ -221,7 +238,7 @@ impl<'a, W: WatchOutput> DeviceThread<'a, W> {
     /// Serves what is there, writes the output if it is due (or `at_once`), logs what is to be
     /// logged.
     fn round(&mut self, at_once: bool) -> Round<Found> {
-        let Self { queue, pacing, batch, watch, .. } = self;
+        let Self { queue, control, pacing, batch, watch, .. } = self;
         let mut notices = Vec::new();
         let mut input_room = false;
         let round = queue.round(watch, |devices| {
@@ -229,6 +246,7 @@ impl<'a, W: WatchOutput> DeviceThread<'a, W> {
             let due = pacing.is_due(len, Instant::now()) || (at_once && len > 0);
             if due {
                 devices.com1().take_output(batch);
+                control.taken.fetch_add(to_u64(batch.len()), Ordering::Relaxed);
                 pacing.waiting_len = 0;
             }
             notices = devices.unknown().take_notices();
@@ -266,7 +284,6 @@ impl<'a, W: WatchOutput> DeviceThread<'a, W> {
                 }
             }
         }
-        self.lost += to_u64(self.batch.len() - start);
         self.batch.clear();
     }
 
@@ -283,7 +300,6 @@ impl<'a, W: WatchOutput> DeviceThread<'a, W> {
         }
         let back = self.output.take_back();
         self.control.written.fetch_sub(back, Ordering::Relaxed);
-        self.lost += back;
     }
 }
 

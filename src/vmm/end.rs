@@ -3,13 +3,13 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::panic::{self, AssertUnwindSafe};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
 
 use super::{Vcpu, Vmm};
-use crate::console::OutputReport;
 use crate::exit::VcpuId;
 use crate::host::{Host, Wake};
 use crate::kvm::kick;
@@ -245,21 +245,31 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         }
     }
 
+    /// Counts the output of a device thread that has died before it was all out. There is nothing
+    /// left of one that came to its end.
+    fn give_up_rest(&self) {
+        let give_up = || self.device_control.give_up_rest(&self.shared.queue);
+        // It may have died in a device, which may then be in no state to be served.
+        if panic::catch_unwind(AssertUnwindSafe(give_up)).is_err() {
+            log::error!(target: "minivmm::devices", "the output that is lost cannot be counted");
+        }
+    }
+
     /// Joins every thread that has reported its end, and reports.
     pub(super) fn join(mut self, verdict: Verdict, ran: Duration) -> VmReport {
         let mut outcome = verdict.outcome.unwrap_or(VmOutcome::Stopped);
         self.shared.exit.open(());
-        let output = self.output.unwrap_or_default();
-        if let Some(thread) = self.device_thread.take() {
-            if self.output.is_some() {
-                let _ = thread.join();
-            } else {
+        match self.device_thread.take() {
+            Some(_) if self.output.is_none() => {
                 outcome = VmOutcome::Stuck(vec!["the device thread".into()]);
             }
+            thread => {
+                let _ = thread.map(JoinHandle::join);
+                self.give_up_rest();
+            }
         }
+        let output = self.device_control.report();
         let vcpus = self.vcpus.into_iter().map(Vcpu::finish).collect();
-        let written = self.device_control.written();
-        let output = OutputReport { written, ..output };
         let counts = self.shared.queue.counts();
         let stats = self.tracer.take_summary(counts, || self.shared.builder.kernel_stats());
         VmReport { outcome, ran, vcpus, output, stats, lost_records: self.tracer.lost() }

@@ -8,7 +8,7 @@
 #![allow(dead_code, reason = "each file of tests is a program of its own and uses a part of it")]
 
 use std::ffi::OsStr;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
@@ -89,6 +89,21 @@ pub fn prompting(demo: &str) -> NamedTempFile {
     image(&[&PROMPT[..], demo.image].concat())
 }
 
+/// What each thread of a process does, as far as the kernel says it: for what hangs.
+pub fn threads_of(process: u32) -> String {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten();
+    let mut text = String::new();
+    for task in tasks.filter_map(Result::ok) {
+        text += &format!("  thread {}:", task.file_name().display());
+        for file in ["comm", "wchan", "syscall", "stat", "stack"] {
+            let said = fs::read_to_string(task.path().join(file)).unwrap_or_default();
+            text += &format!(" {file} {}", said.trim().replace('\n', " < "));
+        }
+        text.push('\n');
+    }
+    text
+}
+
 /// Ends `child` when it takes too long, and tells so.
 struct Watchdog {
     cancel: Sender<()>,
@@ -100,6 +115,9 @@ impl Watchdog {
         let (cancel, cancelled) = mpsc::channel();
         let thread = thread::spawn(move || {
             let late = cancelled.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout);
+            if late {
+                eprintln!("minivmm hangs:\n{}", threads_of(child.as_raw().cast_unsigned()));
+            }
             // The child has not been waited for yet, so its id is still its own.
             late && kill(child, Signal::SIGKILL).is_ok()
         });

@@ -222,13 +222,13 @@ mod panicking {
             panic!("{:?}", ran.report)
         };
         assert_eq!(message, "paper jam");
-        assert_eq!(Arc::strong_count(&ran.token), 1, "a thread was not joined");
+        assert_eq!((ran.report.output.written, ran.report.output.lost), (0, ran.sent()));
     }
 
     #[test]
     fn a_device_thread_that_dies_ends_the_run() {
         let vm = TestVm::new([vec![Step::send(b'x'), Step::Spin], vec![Step::Spin]]);
-        assert_devices_failed(&vm.run_unchecked(|_| panic!("paper jam"), None));
+        assert_devices_failed(&vm.run_with(|_| panic!("paper jam"), None));
     }
 
     #[test]
@@ -241,7 +241,7 @@ mod panicking {
             pipe.wait_until_full(&logs);
             panic!("paper jam")
         };
-        assert_devices_failed(&vm.run_unchecked(write, None));
+        assert_devices_failed(&vm.run_with(write, None));
     }
 
     #[test]
@@ -252,6 +252,6 @@ mod panicking {
             wait_until(&decided);
             panic!("paper jam")
         };
-        assert_devices_failed(&vm.run_unchecked(write, None));
+        assert_devices_failed(&vm.run_with(write, None));
     }
 }
