@@ -1,5 +1,5 @@
 //! A campaign: one guest, run many times, in one VM or several. The iterations themselves go on
-//! between the vCPU threads of each VM (`vcpu/repeat.rs`), which ask the [`Ledger`] for the next
+//! between the vCPU threads of each VM (`vcpu/repeat.rs`), which ask the ledger for the next
 //! one; here the VMs are made, watched over and brought to an end, on the main thread.
 
 mod command;

@@ -409,7 +409,7 @@ fn what_does_not_go_together_in_a_campaign() {
         ("g --jobs 2 --stats", "are for one VM"),
         ("g --repeat 2 --serial pty", "is for a single run"),
         ("g --serial kept", "is for --repeat"),
-        ("g --repeat 0", "at least one iteration"),
+        ("g --repeat 0", "a campaign has at least one iteration"),
         ("g --jobs 0", "0 is not in 1..=1024"),
         ("g --iteration-timeout 0s", "must be longer than zero"),
         ("g --shard 3/2 --repeat 3 --seed 1", "there is no shard 3/2"),

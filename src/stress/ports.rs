@@ -51,7 +51,7 @@ pub enum Effect {
 pub struct Reported {
     /// How often each.
     pub states: BTreeMap<Outcome, u64>,
-    /// Reports of states beyond [`STATES_MAX`].
+    /// Reports of states beyond `STATES_MAX`.
     pub other: u64,
 }
 
