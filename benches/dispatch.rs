@@ -212,6 +212,8 @@ struct Unkickable;
 
 impl Kick for Unkickable {
     fn kick(&self) {}
+
+    fn take_back(&self) {}
 }
 
 struct Discard;

@@ -230,6 +230,8 @@ impl VcpuRun for Reads {
         struct NoKick;
         impl Kick for NoKick {
             fn kick(&self) {}
+
+            fn take_back(&self) {}
         }
         Box::new(NoKick)
     }

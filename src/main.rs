@@ -151,9 +151,13 @@ fn run_campaign(
     }
     // First of all that may fail.
     let written = match (result_file, &stress.result) {
-        (Some(mut file), Some(path)) => result
-            .write_json(&mut file)
-            .map_err(|error| format!("cannot write the results to {}: {error}", path.display())),
+        (Some(mut file), Some(path)) => {
+            // A pipe or a device has no length to set.
+            let _ = file.set_len(0);
+            let written = result.write_json(&mut file);
+            written
+                .map_err(|error| format!("cannot write the results to {}: {error}", path.display()))
+        }
         _ => Ok(()),
     };
     // Standard output is the guest's if it was asked for.
@@ -187,7 +191,9 @@ fn create_result<'a>(
     if let Some((_, what)) = files.iter().find(|(other, _)| setup::is_same_file(path, other)) {
         return Err(format!("the file for the results {shown} is also {what}"));
     }
-    let file = fs::File::create(path).map_err(|error| format!("cannot write {shown}: {error}"))?;
+    // What is there from before stays until there is something new.
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(path);
+    let file = file.map_err(|error| format!("cannot write {shown}: {error}"))?;
     Ok(Some(file))
 }
 

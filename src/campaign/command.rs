@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use crate::stress::seed::Seed;
 
 /// The options of a campaign that do not concern a single iteration, and whether a value follows.
-const LEFT_OUT: [(&str, bool); 9] = [
+const LEFT_OUT: [(&str, bool); 15] = [
     ("--repeat", true),
     ("--until-fail", false),
     ("--seed", true),
@@ -15,6 +15,14 @@ const LEFT_OUT: [(&str, bool); 9] = [
     ("--shard", true),
     ("--result", true),
     ("--timeout", true),
+    // One iteration need not show what a campaign must.
+    ("--expect", true),
+    // The campaign's own files must stay as they are.
+    ("--trace", true),
+    ("--trace-format", true),
+    ("--trace-full", true),
+    ("--trace-filter", true),
+    ("--stats-file", true),
 ];
 
 /// See the module's text.

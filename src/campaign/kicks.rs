@@ -20,11 +20,11 @@ pub(super) fn kick(
     handle: &RoundHandle,
     period: Duration,
 ) {
-    while !ledger.is_ending() {
+    while !ledger.is_over() {
         let round = ledger.running(vm);
         let drawn = chaos::draw_kicks(round.iteration, vcpus, period);
         for (wait, vcpu) in drawn {
-            let is_over = || ledger.running(vm).round != round.round || ledger.is_ending();
+            let is_over = || ledger.running(vm).round != round.round || ledger.is_over();
             if wait_or(wait, is_over) {
                 break;
             }

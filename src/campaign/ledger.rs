@@ -1,7 +1,7 @@
 //! What is known of a campaign while it runs: which iteration each VM is at, and what those before
 //! have come to. The VMs' vCPU threads write it, one iteration at a time; the main thread reads it.
 //!
-//! One lock, held for microseconds; nothing else is waited for, and no other lock taken, while it
+//! One lock, held for as long as it takes to count; nothing else is waited for, and no other lock taken, while it
 //! is held.
 
 use std::fmt;
@@ -56,6 +56,8 @@ struct State {
     stories: Vec<String>,
     /// No more iterations.
     ending: bool,
+    /// No VM runs any more.
+    over: bool,
 }
 
 /// Where a VM is.
@@ -78,6 +80,7 @@ impl Ledger {
             vms: vec![Running::default(); vms],
             stories: Vec::new(),
             ending: false,
+            over: false,
         };
         Self { seed, keep_going, forbid, command, state: Mutex::new(state) }
     }
@@ -87,9 +90,21 @@ impl Ledger {
         self.state.lock().ending = true;
     }
 
-    /// Whether no iteration begins any more.
-    pub(super) fn is_ending(&self) -> bool {
-        self.state.lock().ending
+    /// No VM runs any more.
+    pub(super) fn close(&self) {
+        self.state.lock().over = true;
+    }
+
+    /// Whether no VM runs any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.state.lock().over
+    }
+
+    /// The process was stopped for so long: no VM is to blame for that time.
+    pub(super) fn forgive(&self, time: Duration) {
+        for running in &mut self.state.lock().vms {
+            running.since = running.since.and_then(|since| since.checked_add(time));
+        }
     }
 
     /// Where a VM is.
@@ -202,10 +217,34 @@ fn story_of(finished: &Finished) -> String {
     let mut story = Details::new(&finished.outcome, &finished.vcpus).to_string();
     if !finished.output.is_empty() {
         story += "output of the iteration:\n";
-        story += &String::from_utf8_lossy(&finished.output);
+        story += &printable(&finished.output);
         if !story.ends_with('\n') {
             story.push('\n');
         }
     }
     story
+}
+
+/// What a guest has sent, harmless to a terminal: all but its lines and tabs is shown escaped.
+fn printable(output: &[u8]) -> String {
+    let mut text = String::new();
+    for c in String::from_utf8_lossy(output).chars() {
+        match c {
+            '\n' | '\t' => text.push(c),
+            '\r' => {}
+            c if c.is_control() => text.extend(c.escape_default()),
+            c => text.push(c),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_is_shown_without_what_steers_a_terminal() {
+        assert_eq!(printable(b"a\tb\r\n\x1b[2J\xff\n"), "a\tb\n\\u{1b}[2J\u{fffd}\n");
+    }
 }

@@ -7,12 +7,12 @@ mod kicks;
 mod ledger;
 mod progress;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ use crate::host::{self, Host, Signals, Taken};
 use crate::kvm::vm::{KVM_DEVICE, KvmError, KvmVm};
 use crate::memory::RamLayout;
 use crate::outcome::{EndSignal, ExitCode, VmOutcome};
+use crate::panics;
 use crate::report::VmReport;
 use crate::stress::config::StressConfig;
 use crate::stress::requirement::Requirement;
@@ -35,11 +36,13 @@ use crate::vcpu::repeat::RepeatSetup;
 use crate::vmm::{RoundHandle, StopHandle, Vmm, VmmError};
 pub use command::ReplayCommand;
 use ledger::{Ledger, Rules};
-use progress::Progress;
+use progress::Teller;
 
 /// The longest time between two looks at the VMs.
 const LOOK_MAX: Duration = Duration::from_millis(100);
 const LOOK_MIN: Duration = Duration::from_millis(1);
+/// How much later than it should a look may come before something else must have had the time.
+const SLACK: Duration = Duration::from_millis(500);
 
 /// Why there is no campaign.
 #[derive(Debug, thiserror::Error)]
@@ -114,20 +117,28 @@ pub fn run(
     let mut vms = Fleet::make(config, stress, &ledger, setup)?;
     let signals = Signals::take().map_err(host_error("cannot take signals"))?;
     let began = Instant::now();
-    vms.start(config, stress, &ledger)?;
-    let progress = Progress::new(total, quiet);
-    let watch = Watch { ledger: &ledger, stress, signals: &signals, limit: config.timeout, began };
-    let cut = watch.run(&mut vms, progress);
-    let vms = vms.join();
+    let teller = Teller::start(Arc::clone(&ledger), total, quiet)
+        .map_err(host_error("cannot start a thread"))?;
+    if let Err(error) = vms.start(config, stress, &ledger) {
+        vms.finish(&ledger);
+        return Err(error);
+    }
+    let watch = Watch { ledger: &ledger, stress, signals: &signals, limit: config.timeout };
+    let cut = watch.run(&mut vms, began).or_else(|| vms.cut());
+    vms.finish(&ledger);
+    // From here on a signal ends us, should nobody read standard error.
     drop(signals);
+    teller.finish();
     let result = ledger.take_result(|result| {
         result.add_elapsed(began.elapsed());
         if stress.iterations.is_none() {
             result.end_here();
         }
-        cut.into_iter().chain(vms.iter().filter_map(cut_of)).for_each(|cut| result.add_cut(cut));
+        if let Some(cut) = cut {
+            result.add_cut(cut);
+        }
     });
-    Ok(Campaigned { result, vms })
+    Ok(Campaigned { result, vms: vms.reports })
 }
 
 /// What a VM's own end means for the campaign, if it ended by itself.
@@ -217,10 +228,25 @@ struct Fleet {
     ready: Vec<(Vmm<KvmVm>, ConsoleOutput)>,
     stops: Vec<StopHandle>,
     rounds: Vec<RoundHandle>,
+    /// The VMs' threads; none for one that has ended.
+    vms: Vec<Option<JoinHandle<VmReport>>>,
+    /// The others.
     threads: Vec<JoinHandle<()>>,
-    ended: Receiver<VmReport>,
-    sender: mpsc::Sender<VmReport>,
+    ended: Receiver<()>,
+    bell: mpsc::Sender<()>,
     reports: Vec<VmReport>,
+    /// VMs whose thread has panicked.
+    panicked: Option<Cut>,
+}
+
+/// Rings when a VM's thread ends, be it by a panic.
+struct Ring(mpsc::Sender<()>);
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // The main thread waits for it, unless it has gone itself.
+        let _ = self.0.send(());
+    }
 }
 
 impl Fleet {
@@ -230,20 +256,19 @@ impl Fleet {
         ledger: &Arc<Ledger>,
         mut setup: TraceSetup,
     ) -> Result<Self, CampaignError> {
-        let (sender, ended) = mpsc::channel();
+        let (bell, ended) = mpsc::channel();
         let (ready, stops, rounds) = (Vec::new(), Vec::new(), Vec::new());
-        let (threads, reports) = (Vec::new(), Vec::new());
-        let mut fleet = Self { ready, stops, rounds, threads, ended, sender, reports };
+        let (vms, threads, reports, panicked) = (Vec::new(), Vec::new(), Vec::new(), None);
+        let mut fleet = Self { ready, stops, rounds, vms, threads, ended, bell, reports, panicked };
         let cpu_for = affinity::plan(config.pin.as_ref())?;
         let vcpus = config.vcpus.get();
         let all = vcpus.saturating_mul(stress.jobs);
-        affinity::allow_open_files(all);
-        let cpus = affinity::cpus();
-        let own_cpus = usize::try_from(all).is_ok_and(|all| all <= cpus);
+        affinity::allow_open_files(all.saturating_add(stress.jobs.saturating_mul(FILES_OF_VM)));
+        let own_cpus = has_own_cpus(all, &cpu_for);
         if config.pin.is_some() && !own_cpus {
             log::warn!(
                 target: "minivmm",
-                "{all} vCPUs share {cpus} CPUs: those on the same one do not run at the same time"
+                "some of the {all} vCPUs share a CPU: those do not run at the same time"
             );
         }
         for vm in 0..stress.jobs {
@@ -276,14 +301,13 @@ impl Fleet {
     ) -> Result<(), CampaignError> {
         let cannot = "cannot start a thread";
         for (vm, (vmm, output)) in self.ready.drain(..).enumerate() {
-            let ended = self.sender.clone();
+            let ring = Ring(self.bell.clone());
             let run = move || {
-                let report = vmm.run(Box::new(output), &mut Host::default(), None);
-                // The main thread waits for it.
-                let _ = ended.send(report);
+                let _ring = ring;
+                vmm.run(Box::new(output), &mut Host::default(), None)
             };
             let thread = thread::Builder::new().name(format!("vm{vm}")).spawn(run);
-            self.threads.push(thread.map_err(host_error(cannot))?);
+            self.vms.push(Some(thread.map_err(host_error(cannot))?));
         }
         let period = stress.chaos.and_then(|rate| rate.kick_period());
         if let Some(period) = period.filter(|_| !stress.lockstep) {
@@ -303,20 +327,48 @@ impl Fleet {
 
     /// Waits for a VM to end, for `limit` at most; whether all have ended.
     fn wait(&mut self, limit: Duration) -> bool {
-        match self.ended.recv_timeout(limit) {
-            Ok(report) => self.reports.push(report),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+        // It does not matter which has rung, or whether any has.
+        let _ = self.ended.recv_timeout(limit);
+        for vm in &mut self.vms {
+            let Some(thread) = vm.take_if(|thread| thread.is_finished()) else { continue };
+            match thread.join() {
+                Ok(report) => self.reports.push(report),
+                Err(payload) => {
+                    let why = format!("a VM's thread panicked: {}", panics::message(&*payload));
+                    self.panicked = Some(Cut { why, exit_code: ExitCode::Thread as u8 });
+                }
+            }
         }
-        self.reports.len() == self.stops.len()
+        self.vms.iter().all(Option::is_none)
     }
 
-    fn join(self) -> Vec<VmReport> {
-        for thread in self.threads {
-            // A VM's thread reports before it ends; a panic of it was printed.
+    /// What a VM that has ended by itself means for the campaign, if any has.
+    fn cut(&self) -> Option<Cut> {
+        self.panicked.clone().or_else(|| self.reports.iter().find_map(cut_of))
+    }
+
+    /// Ends all that still runs, and waits for it.
+    fn finish(&mut self, ledger: &Ledger) {
+        ledger.end();
+        self.stop();
+        while !self.wait(LOOK_MAX) {}
+        ledger.close();
+        for thread in self.threads.drain(..) {
+            // One that kicks vCPUs; a panic of it was printed.
             let _ = thread.join();
         }
-        self.reports
     }
+}
+
+/// Files that a VM has open besides its vCPUs: itself, its bell, its output, and some to spare.
+const FILES_OF_VM: u32 = 8;
+
+/// Whether each of so many vCPUs has a host CPU of its own.
+fn has_own_cpus(vcpus: u32, cpu_for: impl Fn(VcpuId) -> Option<usize>) -> bool {
+    let mut cpus = BTreeSet::new();
+    let distinct = |cpu: Option<usize>| cpu.is_none_or(|cpu| cpus.insert(cpu));
+    let all = usize::try_from(vcpus).unwrap_or(usize::MAX);
+    all <= affinity::cpus() && (0..vcpus).map(VcpuId).map(cpu_for).all(distinct)
 }
 
 /// Watches over the VMs.
@@ -325,34 +377,35 @@ struct Watch<'a> {
     stress: &'a StressConfig,
     signals: &'a Signals,
     limit: Option<Duration>,
-    began: Instant,
 }
 
 impl Watch<'_> {
     /// Until all have ended. Returns what has cut the campaign short, if anything from outside did.
-    fn run(&self, vms: &mut Fleet, mut progress: Progress) -> Option<Cut> {
+    fn run(&self, vms: &mut Fleet, began: Instant) -> Option<Cut> {
         let look = (self.stress.iteration_timeout / 8).clamp(LOOK_MIN, LOOK_MAX);
-        let mut cut = None;
+        let (mut cut, mut stopped) = (None, false);
+        let mut ran = began.elapsed();
+        let mut looked = Instant::now();
         loop {
             let ended = vms.wait(look);
-            for story in self.ledger.take_stories() {
-                progress.say(&format!("minivmm: {story}"));
+            // Time in which we were stopped, or had no CPU, is not the guests'.
+            let passed = looked.elapsed();
+            looked = Instant::now();
+            let lost = passed.saturating_sub(look + SLACK);
+            ran += passed - lost;
+            if !lost.is_zero() {
+                self.ledger.forgive(lost);
             }
             if ended {
-                progress.finish();
                 return cut;
             }
-            let (run, failed) = self.ledger.progress();
-            progress.show(run, failed);
             for (vm, round) in self.ledger.overdue(self.stress.iteration_timeout) {
                 vms.rounds[vm].end(round);
             }
-            if let Some(why) = self.cut(vms, cut.is_some()) {
-                cut = cut.or(Some(why));
-                self.ledger.end();
-                vms.stop();
-            } else if vms.reports.iter().any(|report| cut_of(report).is_some()) {
-                // One VM that cannot go on is the end of all.
+            cut = cut.or_else(|| self.cut(vms, ran));
+            // One VM that cannot go on is the end of all.
+            if !stopped && (cut.is_some() || vms.cut().is_some()) {
+                stopped = true;
                 self.ledger.end();
                 vms.stop();
             }
@@ -360,7 +413,7 @@ impl Watch<'_> {
     }
 
     /// What ends the campaign from outside, if anything does now.
-    fn cut(&self, vms: &Fleet, is_cut: bool) -> Option<Cut> {
+    fn cut(&self, vms: &Fleet, ran: Duration) -> Option<Cut> {
         match self.signals.try_next() {
             Some(Taken::End(signal)) => {
                 let outcome = VmOutcome::Signal(signal);
@@ -370,7 +423,7 @@ impl Watch<'_> {
             Some(Taken::Suspend) => host::suspend(),
             Some(Taken::Continue) | None => {}
         }
-        let limit = self.limit.filter(|limit| !is_cut && self.began.elapsed() >= *limit)?;
+        let limit = self.limit.filter(|limit| ran >= *limit)?;
         let why = format!("time-out after {}", humantime::format_duration(limit));
         Some(Cut { why, exit_code: ExitCode::TimedOut as u8 })
     }

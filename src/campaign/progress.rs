@@ -1,17 +1,63 @@
-//! How far a campaign is, for the user: a bar on a terminal, a line from time to time elsewhere.
+//! How far a campaign is, and what has failed, for the user: a bar on a terminal, a line from time to
+//! time elsewhere. On a thread of its own, since whoever reads standard error may take his time, or
+//! not read at all, while the VMs have to be watched over.
 
 use std::fmt;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
+use crate::campaign::ledger::Ledger;
+
+/// How often it is looked what is new.
+const LOOK: Duration = Duration::from_millis(100);
 /// The distance of the lines.
 const LINE_PERIOD: Duration = Duration::from_secs(10);
 
-/// See the module's text. On standard error.
+/// See the module's text.
 #[derive(Debug)]
-pub(super) enum Progress {
+pub(super) struct Teller(JoinHandle<()>);
+
+impl Teller {
+    /// Tells of a campaign of so many iterations, if that is known.
+    ///
+    /// # Errors
+    ///
+    /// The host has no thread to give.
+    pub(super) fn start(ledger: Arc<Ledger>, total: Option<u64>, quiet: bool) -> io::Result<Self> {
+        let tell = move || {
+            let mut progress = Progress::new(total, quiet);
+            loop {
+                // Asked first: what comes later is not the last.
+                let is_over = ledger.is_over();
+                for story in ledger.take_stories() {
+                    progress.say(&format!("minivmm: {story}"));
+                }
+                if is_over {
+                    return progress.finish();
+                }
+                let (run, failed) = ledger.progress();
+                progress.show(run, failed);
+                thread::park_timeout(LOOK);
+            }
+        };
+        thread::Builder::new().name("progress".into()).spawn(tell).map(Self)
+    }
+
+    /// The ledger is closed: waits until all is told.
+    pub(super) fn finish(self) {
+        self.0.thread().unpark();
+        // A panic of it was printed.
+        let _ = self.0.join();
+    }
+}
+
+/// On standard error.
+#[derive(Debug)]
+enum Progress {
     Bar(ProgressBar),
     Lines { total: Option<u64>, started: Instant, last: Instant },
     Silent,
@@ -19,7 +65,7 @@ pub(super) enum Progress {
 
 impl Progress {
     /// For so many iterations, if that is known.
-    pub(super) fn new(total: Option<u64>, quiet: bool) -> Self {
+    fn new(total: Option<u64>, quiet: bool) -> Self {
         if quiet {
             return Self::Silent;
         }
@@ -46,7 +92,7 @@ impl Progress {
     }
 
     /// So many are over, and so many of them have failed.
-    pub(super) fn show(&mut self, run: u64, failed: u64) {
+    fn show(&mut self, run: u64, failed: u64) {
         match self {
             Self::Silent => {}
             Self::Bar(bar) => {
@@ -64,7 +110,7 @@ impl Progress {
     }
 
     /// Writes `text` to standard error, beside the bar.
-    pub(super) fn say(&self, text: &str) {
+    fn say(&self, text: &str) {
         let write = || {
             let _ = std::io::stderr().write_all(text.as_bytes());
         };
@@ -75,7 +121,7 @@ impl Progress {
     }
 
     /// The end: a bar goes.
-    pub(super) fn finish(&self) {
+    fn finish(&self) {
         if let Self::Bar(bar) = self {
             bar.finish_and_clear();
         }

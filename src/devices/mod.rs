@@ -103,7 +103,11 @@ impl DeviceSet {
 
     /// Puts all devices back to their state after a reset; returns what the guest has sent, if that
     /// is kept.
-    pub fn reset(&mut self) -> Vec<u8> {
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`] while output has to wait for the host.
+    pub fn reset(&mut self) -> Result<Vec<u8>, Busy> {
         self.bochs_shutdown = BochsShutdown::default();
         self.com1.reset()
     }

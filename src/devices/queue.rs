@@ -305,20 +305,25 @@ impl<S: Serve> DeviceQueue<S> {
         result
     }
 
-    /// Serves what is in line, then runs `f` on the devices: for what comes after all that was
-    /// posted before.
+    /// Serves what is in line, then runs `f` on the devices, again and again while it is refused for
+    /// want of room: for what comes after all that was posted before.
     ///
     /// # Errors
     ///
-    /// [`Closed`] if the VM is stopping and a busy device bars the way; `f` is not run.
+    /// [`Closed`] if the VM is stopping and a busy device bars the way.
     pub fn settle<R>(
         &self,
         watch: &mut impl Watch,
-        f: impl FnOnce(&mut S) -> R,
+        mut f: impl FnMut(&mut S) -> Result<R, Busy>,
     ) -> Result<R, Closed> {
         let mut devices = self.devices.lock();
         self.serve_line(&mut devices, watch)?;
-        let result = f(&mut devices.server);
+        let result = loop {
+            match f(&mut devices.server) {
+                Ok(result) => break result,
+                Err(Busy) => self.wait_for_room(&mut devices)?,
+            }
+        };
         self.let_go(devices);
         Ok(result)
     }

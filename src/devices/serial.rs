@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::devices::queue::Busy;
 use crate::devices::uart16550::{Uart16550, regs};
 use crate::irq::IrqLine;
 
@@ -58,18 +59,23 @@ impl SerialPort {
 
     /// Puts the port back to its state after a reset. Output and input that wait are not lost; what
     /// was kept is returned.
-    pub fn reset(&mut self) -> Vec<u8> {
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`] while the transmitter still has bytes for which the output has no room.
+    pub fn reset(&mut self) -> Result<Vec<u8>, Busy> {
+        self.settle();
+        if self.uart.tx_len() > 0 {
+            return Err(Busy);
+        }
         for byte in self.uart.unread().collect::<Vec<_>>().into_iter().rev() {
             self.input.push_front(byte);
-        }
-        while let Some(byte) = self.uart.pop_tx() {
-            self.send(byte);
         }
         self.uart = Uart16550::new();
         self.interrupts_enabled.store(false, Ordering::Relaxed);
         self.started = Instant::now();
         self.settle();
-        self.kept.as_mut().map(std::mem::take).unwrap_or_default().into()
+        Ok(self.kept.as_mut().map(std::mem::take).unwrap_or_default().into())
     }
 
     /// True while the guest has any of the UART's interrupts enabled; kept up to date before

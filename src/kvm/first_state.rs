@@ -10,8 +10,11 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Kvm, VcpuFd};
 
-/// IA32_TIME_STAMP_COUNTER, IA32_TSC_DEADLINE and KVM's own clocks in both their places.
-const CLOCKS: [u32; 6] = [0x10, 0x6e0, 0x11, 0x12, 0x4b56_4d00, 0x4b56_4d01];
+/// IA32_TIME_STAMP_COUNTER and IA32_TSC_DEADLINE.
+const CLOCKS: [u32; 2] = [0x10, 0x6e0];
+
+/// Paging is on (Intel SDM vol. 3, section 2.5).
+const CR0_PG: u64 = 1 << 31;
 
 /// The MSRs that there are, from KVM_GET_MSR_INDEX_LIST.
 #[derive(Clone, Debug)]
@@ -59,6 +62,19 @@ impl FirstState {
             events: vcpu.get_vcpu_events().map_err(host_error)?,
             msrs: settable_msrs(vcpu, list)?,
         })
+    }
+
+    /// Whether the vCPU, as it is now, translates addresses otherwise than this.
+    ///
+    /// # Errors
+    ///
+    /// What the ioctl says.
+    pub fn has_other_paging(&self, vcpu: &VcpuFd) -> io::Result<bool> {
+        let now = vcpu.get_sregs().map_err(host_error)?;
+        let paging = |sregs: &kvm_sregs| {
+            (sregs.cr0 & CR0_PG != 0).then_some((sregs.cr3, sregs.cr4, sregs.efer))
+        };
+        Ok(paging(&now) != paging(&self.sregs))
     }
 
     /// Puts it back. The vCPU must have finished its last exit ([`super::vcpu`]).

@@ -105,4 +105,8 @@ impl Kick for KvmKick {
         // SAFETY: tgkill(2) takes numbers and touches no memory of ours.
         unsafe { libc::syscall(libc::SYS_tgkill, process, thread, kick_signal()) };
     }
+
+    fn take_back(&self) {
+        self.run.take_back_kick();
+    }
 }

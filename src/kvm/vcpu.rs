@@ -7,6 +7,7 @@
 use std::io;
 use std::mem::offset_of;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kvm_bindings::{
     KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IO, KVM_EXIT_IO_OUT,
@@ -24,9 +25,10 @@ use crate::kvm::stats::{self, KvmStats};
 use crate::vcpu::registers::{Registers, Segment};
 use crate::vcpu::{Kick, VcpuRun};
 
-/// The most parts that KVM splits one instruction's MMIO access into, with some to spare:
-/// KVM_MAX_MMIO_FRAGMENTS is 2, of 8 bytes each.
-const MMIO_PARTS: usize = 16;
+/// The most exits that one instruction is taken to leave open. KVM's emulator goes on with a string
+/// instruction for up to 1,024 elements, each of which is an MMIO exit or two, before it looks
+/// whether it is to stop.
+const LEFT_OPEN_MAX: usize = 1 << 13;
 
 /// See the module's text.
 #[derive(Debug)]
@@ -34,7 +36,14 @@ pub struct KvmVcpu {
     fd: VcpuFd,
     run: Arc<RunMap>,
     /// What [`VcpuRun::reset`] puts back.
-    first: Option<Box<FirstState>>,
+    first: Option<Resettable>,
+}
+
+#[derive(Debug)]
+struct Resettable {
+    first: Box<FirstState>,
+    /// Set if the guest is seen with page tables of its own; shared by the VM's vCPUs.
+    paging: Arc<AtomicBool>,
 }
 
 impl KvmVcpu {
@@ -43,27 +52,28 @@ impl KvmVcpu {
         Self { fd, run: Arc::new(run), first: None }
     }
 
-    /// The same vCPU, which can be put back to the state that it has now.
+    /// The same vCPU, which can be put back to the state that it has now. It sets `paging` if it is
+    /// then seen that the guest has used page tables of its own.
     ///
     /// # Errors
     ///
     /// What the first ioctl to fail says.
-    pub fn resettable(self, msrs: &MsrList) -> io::Result<Self> {
-        let first = FirstState::of(&self.fd, msrs)?;
-        Ok(Self { first: Some(Box::new(first)), ..self })
+    pub fn resettable(self, msrs: &MsrList, paging: Arc<AtomicBool>) -> io::Result<Self> {
+        let first = Box::new(FirstState::of(&self.fd, msrs)?);
+        Ok(Self { first: Some(Resettable { first, paging }), ..self })
     }
 
     /// Has KVM complete what the last exit has left open, such as the register that an IN was to
     /// write: the next KVM_RUN would do so, into the new state (KVM API document, section 5, on
-    /// KVM_EXIT_IO). An MMIO access may be in several parts, each an exit.
+    /// KVM_EXIT_IO). There may be further exits in that.
     fn complete_last_exit(&mut self) -> io::Result<()> {
-        for _ in 0..=MMIO_PARTS {
+        for _ in 0..=LEFT_OPEN_MAX {
             self.run.kick();
             if self.run()? == VmExit::Interrupted {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
+        Err(io::Error::other("KVM does not come to the end of an instruction"))
     }
 
     /// KVM's own counters of this vCPU.
@@ -149,9 +159,10 @@ impl VcpuRun for KvmVcpu {
 
     fn reset(&mut self) -> io::Result<()> {
         self.complete_last_exit()?;
-        // Of a kick that came too late for the last run.
-        self.run.take_back_kick();
-        let first = self.first.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        let Resettable { first, paging } = self.first.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        if first.has_other_paging(&self.fd)? {
+            paging.store(true, Ordering::Release);
+        }
         first.put_back(&self.fd)
     }
 

@@ -154,8 +154,9 @@ pub(super) fn below(random: &mut Xoshiro256PlusPlus, end: u32) -> u32 {
 
 /// A time up to `max`.
 pub(super) fn up_to(random: &mut Xoshiro256PlusPlus, max: Duration) -> Duration {
-    let nanos = u32::try_from(max.as_nanos()).unwrap_or(u32::MAX - 1);
-    Duration::from_nanos(below(random, nanos + 1).into())
+    let end = u64::try_from(max.as_nanos()).unwrap_or(u64::MAX).saturating_add(1);
+    let wide = u128::from(random.next_u64()) * u128::from(end);
+    Duration::from_nanos(u64::try_from(wide >> 64).unwrap_or(0))
 }
 
 #[cfg(test)]

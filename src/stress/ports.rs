@@ -119,6 +119,7 @@ impl StressPorts {
 
     /// Serves such an access; `data` is that of the exit, one or more elements.
     pub fn access(&mut self, pio: PioExit, data: &mut [u8]) -> Effect {
+        let mut result = Effect::None;
         for element in data.chunks_exact_mut(usize::from(pio.size).max(1)) {
             match pio.direction {
                 Direction::Read => {
@@ -128,14 +129,15 @@ impl StressPorts {
                 Direction::Write => {
                     let mut value = [0; 4];
                     value[..element.len()].copy_from_slice(element);
-                    let effect = self.write(pio.port.0, u32::from_le_bytes(value));
-                    if effect != Effect::None {
-                        return effect;
+                    match self.write(pio.port.0, u32::from_le_bytes(value)) {
+                        Effect::None => {}
+                        Effect::Yield => result = Effect::Yield,
+                        end => return end,
                     }
                 }
             }
         }
-        Effect::None
+        result
     }
 
     fn read(&mut self, port: u16) -> u32 {

@@ -131,6 +131,16 @@ impl Recorder {
         self.note(Event::Recording { on });
     }
 
+    /// An iteration begins: nothing is left of a marker's name.
+    pub fn begin_iteration(&mut self) {
+        self.marker.clear();
+    }
+
+    /// No vCPU runs, and the next iteration is to be recorded, whatever the last one switched.
+    pub fn record_again(&self) {
+        self.shared.set_recording(true);
+    }
+
     /// What the trace control port reads: 1 while exits are recorded in a trace.
     pub fn status(&self) -> u8 {
         u8::from(self.stream.is_some() && self.shared.is_recording())

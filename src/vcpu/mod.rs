@@ -53,8 +53,7 @@ pub trait VcpuRun {
         Vec::new()
     }
 
-    /// Puts the vCPU back to how it was before its first run, whatever its last exit was. A kick
-    /// that came before is taken back.
+    /// Puts the vCPU back to how it was before its first run, whatever its last exit was.
     ///
     /// # Errors
     ///
@@ -72,6 +71,9 @@ pub trait VcpuRun {
 pub trait Kick: Send {
     /// Makes the current or the next [`VcpuRun::run`] return [`VmExit::Interrupted`].
     fn kick(&self);
+
+    /// Takes back a kick that no [`VcpuRun::run`] has answered. To be called while none is running.
+    fn take_back(&self);
 }
 
 /// Makes vCPUs, each on its own thread.

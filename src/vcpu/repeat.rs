@@ -169,9 +169,8 @@ fn outcome_of(ends: Vec<RoundEnd>, cut: Option<Duration>) -> (VmOutcome, EachReg
     }
     let first = found.into_iter().min_by_key(|(success, order, _)| (*success, *order));
     let outcome = match (first, cut) {
-        (Some((false, _, outcome)), _) => outcome,
-        (_, Some(limit)) => VmOutcome::TimedOut(limit),
-        (Some((_, _, outcome)), None) => outcome,
+        (Some((_, _, outcome)), _) => outcome,
+        (None, Some(limit)) => VmOutcome::TimedOut(limit),
         (None, None) => VmOutcome::AllHalted,
     };
     (outcome, registers)

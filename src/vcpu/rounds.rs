@@ -17,7 +17,8 @@
 //! who brings it to 0 opens, and nobody comes again before that. A seat's `may_run` only grows, and
 //! only after the state says so; a thread runs round n once its `may_run` is n or more. Whatever ends
 //! a round early ([`Rounds::end`]) does so with the state's lock held and somebody missing: so its
-//! kicks are over before the last one comes, and none of them reaches into the next round.
+//! kicks are over before the last one comes. A vCPU that has ended may still be kicked, for that or
+//! by chaos; whoever opens the next round takes all kicks back, while nobody runs.
 //! The model checker runs it.
 
 use std::fmt;

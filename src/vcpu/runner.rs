@@ -95,6 +95,9 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
     /// An iteration begins.
     pub fn begin(&mut self, iteration: Iteration) {
         self.ports.begin(iteration);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.begin_iteration();
+        }
         if let Some(pace) = &mut self.pace {
             pace.begin(iteration);
         }
@@ -173,7 +176,7 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
         let Some(pace) = &mut self.pace else { return Ok(true) };
         match pace.before_entry(self.id) {
             Next::Enter => Ok(true),
-            Next::Help => self.queue.settle(&mut self.recorder, |_| true),
+            Next::Help => self.queue.settle(&mut self.recorder, |_| Ok(true)),
             Next::Stop => Ok(false),
         }
     }

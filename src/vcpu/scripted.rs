@@ -212,7 +212,6 @@ impl VcpuRun for ScriptedVcpu {
     }
 
     fn reset(&mut self) -> io::Result<()> {
-        self.kicks.take();
         self.reading = false;
         self.steps = self.again.as_mut().ok_or(io::ErrorKind::Unsupported)?();
         Ok(())
@@ -247,6 +246,10 @@ impl Kick for Arc<Kicks> {
     fn kick(&self) {
         *self.immediate_exit.lock().unwrap() = true;
         self.kicked.notify_all();
+    }
+
+    fn take_back(&self) {
+        self.take();
     }
 }
 

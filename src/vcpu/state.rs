@@ -112,9 +112,14 @@ impl VcpuControl {
         self.kick();
     }
 
-    /// A round begins. To be called while nobody can end one.
+    /// A round begins: of what was asked of the vCPU only the stop remains. To be called while
+    /// nobody can end a round and the vCPU does not run. A stop that is asked for meanwhile is seen
+    /// before the next entry, whether its kick is taken back with the others or not.
     pub fn begin_round(&self) {
         self.round_over.store(false, Ordering::Relaxed);
+        if let Some(kicker) = &*self.kicker.lock() {
+            kicker.take_back();
+        }
     }
 
     /// Makes the vCPU leave the guest, if it can be kicked yet; it goes back in by itself.

@@ -39,6 +39,9 @@ impl<B: BuildVcpu> Shared<B> {
     ) -> Result<bool, VcpuError> {
         let ready = Instant::now();
         if let Some(brought) = self.rounds.arrive(seat.id, brought) {
+            if let Some(recorder) = runner.recorder() {
+                recorder.record_again();
+            }
             let first = match &self.repeat {
                 None => Some((0..self.rounds.vcpus()).map(VcpuId::from_index).collect()),
                 Some(repeat) => turn(repeat, self, brought, runner.recorder())?,

@@ -105,6 +105,10 @@ impl Kick for ModelKick {
         }
         assert!(!machine.gone.load(Ordering::Relaxed), "the vCPU is gone");
     }
+
+    fn take_back(&self) {
+        self.0.immediate_exit.store(false, Ordering::Relaxed);
+    }
 }
 
 /// As `kvm/vcpu.rs` does it.

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use loom::thread;
 use minivmm::exit::VcpuId;
 use minivmm::sync::{AtomicBool, AtomicU64, Mutex, Ordering, Parker};
+use minivmm::vcpu::Kick;
 use minivmm::vcpu::rounds::Rounds;
 use minivmm::vcpu::state::{Gate, VcpuControl};
 
@@ -26,35 +27,62 @@ trait Turnstile: Send + Sync + 'static {
     fn is_told(&self, id: VcpuId) -> bool;
 }
 
-impl Turnstile for Rounds<()> {
-    fn arrive(&self, id: VcpuId) -> bool {
-        self.arrive(id, ()).is_some()
+/// KVM's `immediate_exit`: a kick that no entry into the guest has answered.
+struct ModelKick(Arc<AtomicBool>);
+
+impl Kick for ModelKick {
+    fn kick(&self) {
+        self.0.store(true, Ordering::Release);
     }
 
-    fn open(&self, round: u64) {
-        self.open();
-        VCPUS.into_iter().for_each(|id| self.let_run(id, round));
-    }
-
-    fn wait(&self, id: VcpuId, round: u64) -> bool {
-        self.wait(id, round)
-    }
-
-    fn close(&self) {
-        self.close();
-    }
-
-    fn end(&self, round: u64) {
-        self.end(round);
-    }
-
-    fn is_told(&self, id: VcpuId) -> bool {
-        self.control(id).is_some_and(VcpuControl::stop_requested)
+    fn take_back(&self) {
+        self.0.store(false, Ordering::Relaxed);
     }
 }
 
-fn rounds() -> Rounds<()> {
-    Rounds::new(VCPUS.map(|_| minivmm::sync::Arc::new(VcpuControl::new())))
+/// The product's, with vCPUs that can be kicked.
+struct Product {
+    rounds: Rounds<()>,
+    kicked: [Arc<AtomicBool>; 2],
+}
+
+impl Turnstile for Product {
+    fn arrive(&self, id: VcpuId) -> bool {
+        self.rounds.arrive(id, ()).is_some()
+    }
+
+    fn open(&self, round: u64) {
+        self.rounds.open();
+        VCPUS.into_iter().for_each(|id| self.rounds.let_run(id, round));
+    }
+
+    fn wait(&self, id: VcpuId, round: u64) -> bool {
+        self.rounds.wait(id, round)
+    }
+
+    fn close(&self) {
+        self.rounds.close();
+    }
+
+    fn end(&self, round: u64) {
+        self.rounds.end(round);
+    }
+
+    fn is_told(&self, id: VcpuId) -> bool {
+        self.rounds.control(id).is_some_and(VcpuControl::stop_requested)
+            || self.kicked[id.index()].load(Ordering::Acquire)
+    }
+}
+
+fn rounds() -> Product {
+    let kicked = VCPUS.map(|_| Arc::new(AtomicBool::new(false)));
+    let controls = kicked.clone().map(|kicked| {
+        let control = minivmm::sync::Arc::new(VcpuControl::new());
+        // For good: the model has no thread that could outlive its vCPU.
+        std::mem::forget(control.publish(Box::new(ModelKick(kicked))));
+        control
+    });
+    Product { rounds: Rounds::new(controls), kicked }
 }
 
 /// What can be wrong with a [`Sketch`].
@@ -209,7 +237,7 @@ fn all_vcpus_run_all_rounds() {
 #[test]
 fn closed_at_any_time_it_leaves_nobody_waiting() {
     explore::bounded(2, || {
-        two_rounds(rounds(), Rounds::close);
+        two_rounds(rounds(), Product::close);
     });
 }
 
@@ -221,7 +249,7 @@ fn a_vcpu_that_fails_leaves_nobody_waiting() {
         let vcpu = thread::spawn({
             let turnstile = Arc::clone(&turnstile);
             move || {
-                assert!(turnstile.arrive(VcpuId(0), ()).is_none());
+                assert!(!turnstile.arrive(VcpuId(0)));
                 turnstile.wait(VcpuId(0), 1)
             }
         });

@@ -50,6 +50,9 @@ impl Kick for ModelKick {
     fn kick(&self) {
         self.0.unpark();
     }
+
+    /// As a kick that is taken back late: the guest is entered and left once more.
+    fn take_back(&self) {}
 }
 
 impl Vm {
