@@ -83,7 +83,7 @@ fn execute(command: Command) -> Result<u8, Box<dyn Error>> {
 /// terminal is restored after the last output and before the memory goes.
 fn run(config: &VmConfig) -> Result<u8, Box<dyn Error>> {
     let cpu_for = affinity::plan(config.pin.as_ref())?;
-    affinity::allow_open_files(config.vcpus.get());
+    affinity::allow_open_files(1, config.vcpus.get());
     let vm = KvmVm::new(Path::new(KVM_DEVICE), config)?;
     // Waits for the reader of a FIFO, which ^C ends, as below.
     let vcpus = config.vcpus.get();

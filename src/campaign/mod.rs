@@ -113,7 +113,13 @@ pub fn run(
     let mut vms = Fleet::make(config, stress, &ledger, setup)?;
     let signals = Signals::take().map_err(host_error("cannot take signals"))?;
     let began = Instant::now();
-    vms.start(config, stress, &ledger)?;
+    if let Err(error) = vms.start(config, stress, &ledger) {
+        // Those that have started would go on while the caller believes that there is nothing.
+        ledger.end();
+        vms.stop();
+        vms.join();
+        return Err(error);
+    }
     let progress = Progress::new(total, quiet);
     let watch = Watch { ledger: &ledger, stress, signals: &signals, limit: config.timeout, began };
     let cut = watch.run(&mut vms, progress);
@@ -234,7 +240,7 @@ impl Fleet {
         let cpu_for = affinity::plan(config.pin.as_ref())?;
         let vcpus = config.vcpus.get();
         let all = vcpus.saturating_mul(stress.jobs);
-        affinity::allow_open_files(all);
+        affinity::allow_open_files(stress.jobs, vcpus);
         let cpus = affinity::cpus();
         let own_cpus = usize::try_from(all).is_ok_and(|all| all <= cpus);
         if config.pin.is_some() && !own_cpus {
