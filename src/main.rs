@@ -11,9 +11,10 @@ use minivmm::affinity;
 use minivmm::campaign::{self, Campaigned, ReplayCommand};
 use minivmm::cli::{self, Command};
 use minivmm::config::{GuestSource, SerialConfig, VmConfig};
-use minivmm::console::Console;
+use minivmm::console::{self, Console};
 use minivmm::host::{Host, Signals};
 use minivmm::kvm::kick;
+use minivmm::kvm::out_of_memory::OrExit;
 use minivmm::kvm::vm::{KVM_DEVICE, KvmVm};
 use minivmm::outcome::{ExitCode, VmOutcome};
 use minivmm::stress::config::StressConfig;
@@ -27,7 +28,12 @@ use minivmm::trace::{report, setup};
 use minivmm::vmm::Vmm;
 use minivmm_guests::GUESTS;
 
+#[global_allocator]
+static ALLOCATOR: OrExit = OrExit::new();
+
 fn main() -> process::ExitCode {
+    ALLOCATOR.at_end(console::restore_at_once);
+    ALLOCATOR.also_on_panic();
     let code = match cli::parse(std::env::args_os()) {
         Ok(command) => execute(command).unwrap_or_else(|error| {
             print_error(&*error);
