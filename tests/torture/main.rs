@@ -16,6 +16,7 @@ mod baseline;
 mod device_thread;
 mod draw;
 mod kicks;
+mod limits;
 mod many_vcpus;
 mod many_vms;
 mod panics;

@@ -44,6 +44,16 @@ impl Rounds {
 
 /// Runs the theme whose test has this name, with its module's.
 pub fn torture(test: &str, rounds: Rounds, round: impl FnMut(&mut Draw)) {
+    torture_in(&[], test, rounds, round);
+}
+
+/// The same, in a process with these environment variables.
+pub fn torture_in(
+    environment: &[(&str, &str)],
+    test: &str,
+    rounds: Rounds,
+    round: impl FnMut(&mut Draw),
+) {
     static TURN: Mutex<()> = Mutex::new(());
     if !require_kvm() {
         return;
@@ -56,6 +66,7 @@ pub fn torture(test: &str, rounds: Rounds, round: impl FnMut(&mut Draw)) {
     let run = Command::new(env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture", "--test-threads=1"])
         .env(ALONE, "1")
+        .envs(environment.iter().copied())
         .stderr(Stdio::inherit())
         .output()
         .unwrap();
