@@ -21,6 +21,7 @@ mod many_vcpus;
 mod many_vms;
 mod panics;
 mod readers;
+mod recorded;
 mod start_stop;
 mod stops;
 mod suspend;
