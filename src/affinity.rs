@@ -47,11 +47,14 @@ pub fn plan(
     Ok(move |id| pinning.as_ref()?.cpu_for(id, &available))
 }
 
-/// Raises the limit on open files, as far as it may be, to what this many vCPUs need: one each
-/// and some for the rest. Where that is not far enough, making the vCPUs says so.
-pub fn allow_open_files(vcpus: u32) {
+/// Raises the limit on open files, as far as it may be, to what this many VMs with so many vCPUs
+/// each need: one for each vCPU, some for each VM and some for the rest. Where that is not far
+/// enough, making the VMs and the vCPUs says so.
+pub fn allow_open_files(vms: u32, vcpus: u32) {
+    /// KVM's of the VM, the bell of its events, and its output.
+    const EACH_VM: u64 = 3;
     const REST: u64 = 64;
-    let wanted = u64::from(vcpus) + REST;
+    let wanted = u64::from(vms) * (u64::from(vcpus) + EACH_VM) + REST;
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < wanted
     {

@@ -11,9 +11,10 @@ use minivmm::affinity;
 use minivmm::campaign::{self, Campaigned, ReplayCommand};
 use minivmm::cli::{self, Command};
 use minivmm::config::{GuestSource, SerialConfig, VmConfig};
-use minivmm::console::Console;
+use minivmm::console::{self, Console};
 use minivmm::host::{Host, Signals};
 use minivmm::kvm::kick;
+use minivmm::kvm::out_of_memory::OrExit;
 use minivmm::kvm::vm::{KVM_DEVICE, KvmVm};
 use minivmm::outcome::{ExitCode, VmOutcome};
 use minivmm::stress::config::StressConfig;
@@ -26,7 +27,12 @@ use minivmm::trace::{report, setup};
 use minivmm::vmm::Vmm;
 use minivmm_guests::GUESTS;
 
+#[global_allocator]
+static ALLOCATOR: OrExit = OrExit::new();
+
 fn main() -> process::ExitCode {
+    ALLOCATOR.at_end(console::restore_at_once);
+    ALLOCATOR.also_on_panic();
     let code = match cli::parse(std::env::args_os()) {
         Ok(command) => execute(command).unwrap_or_else(|error| {
             print_error(&*error);
@@ -82,7 +88,7 @@ fn execute(command: Command) -> Result<u8, Box<dyn Error>> {
 /// terminal is restored after the last output and before the memory goes.
 fn run(config: &VmConfig) -> Result<u8, Box<dyn Error>> {
     let cpu_for = affinity::plan(config.pin.as_ref())?;
-    affinity::allow_open_files(config.vcpus.get());
+    affinity::allow_open_files(1, config.vcpus.get());
     let vm = KvmVm::new(Path::new(KVM_DEVICE), config)?;
     // Waits for the reader of a FIFO, which ^C ends, as below.
     let vcpus = config.vcpus.get();

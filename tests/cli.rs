@@ -36,6 +36,16 @@ fn refused_in_one_line(line: &str, parts: &[&str]) {
 }
 
 #[test]
+fn a_process_that_runs_out_of_memory_says_so() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(1 << 30).unwrap();
+    let line = format!("merge {}", file.path().display());
+    let run = run(minivmm_in_shell("ulimit -v 100000; exec \"$@\"", &line)).assert_code(4);
+    assert!(run.stderr.starts_with("minivmm: out of memory: cannot allocate "), "{}", run.stderr);
+    assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+}
+
+#[test]
 fn a_value_that_cannot_be_is_a_usage_error_that_shows_it() {
     for (line, parts) in [
         ("", ["required", "<GUEST|--demo <NAME>|"]),

@@ -263,7 +263,7 @@ impl Fleet {
         let cpu_for = affinity::plan(config.pin.as_ref())?;
         let vcpus = config.vcpus.get();
         let all = vcpus.saturating_mul(stress.jobs);
-        affinity::allow_open_files(all.saturating_add(stress.jobs.saturating_mul(FILES_OF_VM)));
+        affinity::allow_open_files(stress.jobs, vcpus);
         let own_cpus = has_own_cpus(all, &cpu_for);
         if config.pin.is_some() && !own_cpus {
             log::warn!(
@@ -359,9 +359,6 @@ impl Fleet {
         }
     }
 }
-
-/// Files that a VM has open besides its vCPUs: itself, its bell, its output, and some to spare.
-const FILES_OF_VM: u32 = 8;
 
 /// Whether each of so many vCPUs has a host CPU of its own.
 fn has_own_cpus(vcpus: u32, cpu_for: impl Fn(VcpuId) -> Option<usize>) -> bool {

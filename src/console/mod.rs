@@ -29,7 +29,7 @@ use crate::config::SerialConfig;
 
 pub use escape::{Action, HELP};
 pub use input::{ConsoleInput, Input};
-pub use terminal::TerminalGuard;
+pub use terminal::{TerminalGuard, restore_at_once};
 
 use pty::Pty;
 

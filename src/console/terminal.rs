@@ -20,10 +20,21 @@ use parking_lot::Mutex;
 /// is gone. Never held together with `Terminal::saved`.
 static PANIC_TERMINAL: Mutex<Weak<Terminal>> = Mutex::new(Weak::new());
 
+/// Restores the terminal that a panic restores, if there is one: for a process that is to end on the
+/// spot, whatever its threads are at. Neither allocates nor waits.
+pub fn restore_at_once() {
+    let terminal = PANIC_TERMINAL.try_lock().and_then(|terminal| terminal.upgrade());
+    if let Some(terminal) = terminal
+        && let Some(mut saved) = terminal.saved.try_lock()
+    {
+        terminal.restore_to(&mut saved);
+    }
+}
+
 /// Keeps a terminal in raw mode, and restores it when dropped.
 #[derive(Debug)]
 pub struct TerminalGuard {
-    terminal: Arc<Terminal>,
+    pub(super) terminal: Arc<Terminal>,
 }
 
 impl TerminalGuard {
@@ -84,12 +95,12 @@ impl Drop for TerminalGuard {
 
 /// A terminal and the mode to go back to; shared by the guard and the panic hook.
 #[derive(Debug)]
-struct Terminal {
+pub(super) struct Terminal {
     fd: OwnedFd,
     /// The user's mode, from when raw mode is set to when this is restored. Locked while the mode
     /// changes, so that a panic on one thread and a `resume` on another do not mix; nothing that
     /// is done under it waits.
-    saved: Mutex<Option<Termios>>,
+    pub(super) saved: Mutex<Option<Termios>>,
 }
 
 impl Terminal {
@@ -111,7 +122,10 @@ impl Terminal {
     /// Goes back to the user's mode if raw mode is set. A failure means that the terminal has
     /// gone, and then there is nothing to restore and nobody to tell.
     fn restore(&self) {
-        let mut saved = self.saved.lock();
+        self.restore_to(&mut self.saved.lock());
+    }
+
+    fn restore_to(&self, saved: &mut Option<Termios>) {
         // In the background the shell, or another job, has set the mode that it needs.
         if !in_foreground(self.fd.as_fd()) {
             return;

@@ -460,6 +460,28 @@ mod terminal_mode {
         );
     }
 
+    #[test]
+    fn a_process_that_ends_on_the_spot_restores_unless_that_would_wait() {
+        alone(
+            "terminal_mode::a_process_that_ends_on_the_spot_restores_unless_that_would_wait",
+            r#"exec "$0" "$@""#,
+            || {
+                // Without a terminal there is nothing to do.
+                restore_at_once();
+                let (_screen, terminal) = terminal();
+                let user = mode(&terminal);
+                let guard = guard(&terminal);
+                guard.restore_on_panic();
+                let changing = guard.terminal.saved.lock();
+                restore_at_once();
+                assert!(is_raw(&mode(&terminal)));
+                drop(changing);
+                restore_at_once();
+                assert_eq!(mode(&terminal), user);
+            },
+        );
+    }
+
     /// Gives the terminal to another job, as a shell does.
     fn give_to(terminal: &OwnedFd, group: Pid) {
         let ttou = SigSet::from(Signal::SIGTTOU);

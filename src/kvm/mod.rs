@@ -5,6 +5,7 @@ pub mod cpuid;
 pub mod entry;
 pub mod first_state;
 pub mod kick;
+pub mod out_of_memory;
 pub mod run_map;
 pub mod slice;
 pub mod stats;

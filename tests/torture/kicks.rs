@@ -3,22 +3,20 @@
 //! does not enter it, so that one that is kicked without any pause gets nowhere.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use minivmm::exit::VcpuId;
 use minivmm::outcome::VmOutcome;
-use minivmm::stress::iteration::Iteration;
-use minivmm::stress::seed::Seed;
 use minivmm::stress::start::StartMode;
-use minivmm::sync::Mutex;
-use minivmm::vcpu::campaign::{Campaign, Finished};
+use minivmm::vcpu::campaign::Finished;
 use minivmm::vcpu::repeat::RepeatSetup;
 use minivmm::vmm::RoundHandle;
 use minivmm_guests::expect::{Output, expectation};
 
 use crate::draw::Draw;
+use crate::recorded::Recorded;
 use crate::theme::{Rounds, torture};
 use crate::vm::{TestVm, assert_is_storm_cut_short, guest};
 
@@ -63,7 +61,7 @@ fn kick(handle: &RoundHandle, vcpus: u32, draw: &mut Draw) {
 #[test]
 fn a_storm_of_kicks_loses_nothing_and_keeps_the_order() {
     let name = "kicks::a_storm_of_kicks_loses_nothing_and_keeps_the_order";
-    torture(name, Rounds::short(8), |draw| {
+    torture(name, Rounds::short(20), |draw| {
         let vcpus = draw.count(1..=4);
         let demo = draw.pick(&["uart-storm", "uart-storm-poll", "uart-lines", "counter"]);
         let iterations = if demo.starts_with("uart-storm") { BYTES.into() } else { 0 };
@@ -96,40 +94,14 @@ fn a_stop_gets_through_a_storm_of_kicks() {
     });
 }
 
-/// A campaign that keeps what its iterations come to.
-#[derive(Debug)]
-struct Recorded {
-    iterations: u64,
-    seed: Seed,
-    next: AtomicU64,
-    finished: Mutex<Vec<Finished>>,
-}
-
-impl Campaign for Recorded {
-    fn next(&self, _: usize) -> Option<Iteration> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let seed = self.seed.iteration(number);
-        (number < self.iterations).then_some(Iteration { number, seed })
-    }
-
-    fn finished(&self, _: usize, finished: Finished) {
-        self.finished.lock().push(finished);
-    }
-}
-
 #[test]
 fn what_cuts_iterations_at_random_spoils_no_other() {
     const EACH: u64 = 100;
     let name = "kicks::what_cuts_iterations_at_random_spoils_no_other";
-    torture(name, Rounds::short(8), |draw| {
+    torture(name, Rounds::short(20), |draw| {
         let vcpus = draw.count(1..=4);
         let iterations = draw.number(2..=10);
-        let campaign = Arc::new(Recorded {
-            iterations,
-            seed: Seed(draw.number(0..=u64::MAX - 1)),
-            next: AtomicU64::new(0),
-            finished: Mutex::default(),
-        });
+        let campaign = Arc::new(Recorded::new(iterations, draw));
         let limit = Duration::from_millis(7);
         let repeat = RepeatSetup {
             campaign: Arc::clone(&campaign) as _,
@@ -150,7 +122,7 @@ fn what_cuts_iterations_at_random_spoils_no_other() {
         let report = vm.run_campaign();
         storm.end();
         assert!(matches!(report.outcome, VmOutcome::AllHalted), "{}", report.outcome);
-        let finished = std::mem::take(&mut *campaign.finished.lock());
+        let finished = campaign.take_finished();
         assert_eq!(u64::try_from(finished.len()).unwrap(), iterations);
         for Finished { iteration, outcome, output, .. } in finished {
             let each = usize::try_from(EACH).unwrap();

@@ -20,9 +20,6 @@ const DURATION: &str = "MINIVMM_TORTURE";
 const SEED: &str = "MINIVMM_TORTURE_SEED";
 /// Set in the process that is a theme's own.
 const ALONE: &str = "MINIVMM_TORTURE_ALONE";
-/// How many themes share the time.
-const THEMES: u32 = 15;
-
 /// The message of a panic that is part of the torture begins with it.
 pub const INJECTED: &str = "injected by the torture";
 
@@ -44,6 +41,16 @@ impl Rounds {
 
 /// Runs the theme whose test has this name, with its module's.
 pub fn torture(test: &str, rounds: Rounds, round: impl FnMut(&mut Draw)) {
+    torture_in(&[], test, rounds, round);
+}
+
+/// The same, in a process with these environment variables.
+pub fn torture_in(
+    environment: &[(&str, &str)],
+    test: &str,
+    rounds: Rounds,
+    round: impl FnMut(&mut Draw),
+) {
     static TURN: Mutex<()> = Mutex::new(());
     if !require_kvm() {
         return;
@@ -56,6 +63,7 @@ pub fn torture(test: &str, rounds: Rounds, round: impl FnMut(&mut Draw)) {
     let run = Command::new(env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture", "--test-threads=1"])
         .env(ALONE, "1")
+        .envs(environment.iter().copied())
         .stderr(Stdio::inherit())
         .output()
         .unwrap();
@@ -85,7 +93,7 @@ fn run(test: &str, rounds: Rounds, mut round: impl FnMut(&mut Draw)) {
     }
     let base = Seed(drawn());
     let limit = env::var(DURATION).ok().map(|text| humantime::parse_duration(&text).unwrap());
-    let share = limit.map_or(Duration::ZERO, |limit| limit / THEMES);
+    let share = limit.map_or(Duration::ZERO, |limit| limit / themes());
     let least = if limit.is_some() { rounds.long } else { rounds.short };
     let began = Instant::now();
     for number in 0.. {
@@ -97,6 +105,13 @@ fn run(test: &str, rounds: Rounds, mut round: impl FnMut(&mut Draw)) {
         }
         run_one(base.iteration(number));
     }
+}
+
+/// How many themes share the time.
+fn themes() -> u32 {
+    let list = Command::new(env::current_exe().unwrap()).arg("--list").output().unwrap();
+    let list = String::from_utf8(list.stdout).unwrap();
+    list.lines().filter(|line| line.ends_with(": test")).count().try_into().unwrap()
 }
 
 /// A number that nobody has chosen.
