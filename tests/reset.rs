@@ -75,6 +75,21 @@ fn in_the_middle_of_a_string_of_reads() {
 }
 
 #[test]
+fn in_the_middle_of_a_string_of_loads() {
+    // mov esi, 0xd0000000; mov edi, 0x200000; mov ecx, 4000; rep movsb; hlt: each element an exit.
+    let code = [
+        0xbe, 0x00, 0x00, 0x00, 0xd0, 0xbf, 0x00, 0x00, 0x20, 0x00, 0xb9, 0xa0, 0x0f, 0x00, 0x00,
+        0xf3, 0xa4, 0xf4,
+    ];
+    begins_again_after(&code, CpuMode::Long, |exit| {
+        assert!(
+            matches!(exit, VmExit::Mmio(mmio) if mmio.direction == Direction::Read),
+            "{exit:?}"
+        );
+    });
+}
+
+#[test]
 fn after_a_load_that_is_in_two_parts() {
     // mov ebx, 0xd0000ffc; mov rax, [rbx]; hlt: 4 bytes of one page and 4 of the next.
     let code = [0xbb, 0xfc, 0x0f, 0x00, 0xd0, 0x48, 0x8b, 0x03, 0xf4];

@@ -10,7 +10,9 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use support::{Finished, Running, image, minivmm, read_exactly, require_kvm, run};
+use support::{
+    Finished, Running, image, minivmm, minivmm_in_shell, read_exactly, require_kvm, run,
+};
 
 /// Runs a campaign, with its result as JSON.
 fn campaign(line: &str) -> (Finished, Value) {
@@ -216,4 +218,55 @@ fn sigint_and_a_time_limit_end_a_campaign_with_what_there_is() {
 
     let line = "-q --demo hello --repeat 1000000000 --timeout 100ms";
     run(minivmm(line)).assert_code(124);
+}
+
+/// Real mode. vCPU 0 yields 30 times, the others 5 times and halt; each time all of them mix their
+/// number into one in memory, which vCPU 0 reports before it ends the iteration.
+const ORDER: &[u8] = &[
+    0xb9, 5, 0, // mov cx, 5
+    0x85, 0xff, // test di, di
+    0x75, 3, // jnz 1f
+    0xb9, 30, 0, // mov cx, 30
+    // 1: imul eax, [0x3000], 3; add eax, edi; inc eax; mov [0x3000], eax
+    0x66, 0x6b, 0x06, 0x00, 0x30, 3, 0x66, 0x01, 0xf8, 0x66, 0x40, 0x66, 0xa3, 0x00, 0x30,
+    // mov dx, 0x5fc; mov al, 0; out dx, al; loop 1b
+    0xba, 0xfc, 0x05, 0xb0, 0, 0xee, 0xe2, 0xe9, //
+    0x85, 0xff, // test di, di
+    0x75, 16, // jnz 2f
+    // mov dx, 0x5e8; mov eax, [0x3000]; out dx, eax; mov al, 0; out 0xf4, al
+    0xba, 0xe8, 0x05, 0x66, 0xa1, 0x00, 0x30, 0x66, 0xef, 0xb0, 0, 0xe6, 0xf4, 0x90, 0x90, 0x90,
+    0xf4, // 2: hlt
+];
+
+#[test]
+fn in_lockstep_an_iteration_is_the_same_alone_in_a_series_and_among_several_vms() {
+    if !require_kvm() {
+        return;
+    }
+    let guest = image(ORDER);
+    let path = guest.path().display();
+    for options in ["--lockstep", "--lockstep --chaos=0.3"] {
+        let line = format!("-q {path} --vcpus 3 --repeat 40 --seed 5 {options}");
+        let (finished, series) = campaign(&line);
+        finished.assert_code(0);
+        assert!(states(&series).len() > 20, "{options}: {series}");
+        let (_, shared) = campaign(&format!("{line} --jobs 3"));
+        assert_eq!(states(&shared), states(&series), "{options}");
+        for state in series["states"].as_array().unwrap().iter().take(10) {
+            let seed = state["witness"]["seed"].as_str().unwrap();
+            let line = format!("-q {path} --vcpus 3 --repeat 1 --seed {seed} {options}");
+            let (_, alone) = campaign(&line);
+            assert_eq!(alone["states"][0]["value"], state["value"], "{options}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_has_gone_ends_a_campaign_with_chaos() {
+    if require_kvm() {
+        let script = "exec 3>&1; { \"$@\" 2>&4; echo $? >&3; } 4>&2 | head -c 20 > /dev/null";
+        let line = "-q --demo hello --repeat 100000000 --serial stdio --chaos";
+        let finished = run(minivmm_in_shell(script, line));
+        assert_eq!(String::from_utf8_lossy(&finished.stdout), "141\n", "{}", finished.stderr);
+    }
 }
