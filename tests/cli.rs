@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 
 use minivmm::outcome::ExitCode;
 use nix::sys::stat::Mode;
@@ -175,7 +176,10 @@ fn kvm_that_is_not_permitted_is_said_with_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let path = dir.path().join("minivmm");
-    fs::copy(env!("CARGO_BIN_EXE_minivmm"), &path).unwrap();
+    // Not by this process: what another test starts meanwhile would inherit the copy, open for
+    // writing, until its exec, and a file that is open for writing cannot be started.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_minivmm")).arg(&path).status();
+    assert!(copied.unwrap().success());
     let mut command = command_of(&path, "--demo hello");
     if root {
         let nobody = 65_534;
