@@ -271,3 +271,26 @@ fn a_reader_that_has_gone_ends_a_campaign_with_chaos() {
         assert_eq!(String::from_utf8_lossy(&finished.stdout), "141\n", "{}", finished.stderr);
     }
 }
+
+#[test]
+fn standard_error_that_nobody_reads_holds_up_no_time_limit() {
+    if !require_kvm() {
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("stderr");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // A reader that does not read. Each failure has more to tell than a pipe's 64 KiB hold.
+    let script = format!("exec 7<>{0}; \"$@\" 2>{0}; echo $?", path.display());
+    // again: mov dx, 0x3f8; mov al, 'x'; mov cx, 60000; out dx, al; loop; then an unknown end:
+    // mov al, 1; out 0xf4, al
+    let guest = image(&[
+        0xba, 0xf8, 0x03, 0xb0, b'x', 0xb9, 0x60, 0xea, 0xee, 0xe2, 0xfd, 0xb0, 1, 0xe6, 0xf4,
+    ]);
+    let path = guest.path().display();
+    let line = format!("-q {path} --repeat 100 --keep-going --timeout 3s");
+    let finished = run(minivmm_in_shell(&script, &line));
+    let stdout = String::from_utf8_lossy(&finished.stdout).into_owned();
+    assert!(stdout.contains("Cut short: time-out after 3s"), "{stdout}");
+    assert!(stdout.ends_with("\n3\n"), "{stdout}");
+}

@@ -124,11 +124,13 @@ pub fn run(
         return Err(error);
     }
     let watch = Watch { ledger: &ledger, stress, signals: &signals, limit: config.timeout };
-    let cut = watch.run(&mut vms, began).or_else(|| vms.cut());
+    let cut = watch.run(&mut vms, began);
+    let is_cut = cut.is_some();
+    let cut = cut.or_else(|| vms.cut());
     vms.finish(&ledger);
     // From here on a signal ends us, should nobody read standard error.
     drop(signals);
-    teller.finish();
+    teller.finish(is_cut);
     let result = ledger.take_result(|result| {
         result.add_elapsed(began.elapsed());
         if stress.iterations.is_none() {

@@ -14,6 +14,8 @@ use crate::campaign::ledger::Ledger;
 
 /// How often it is looked what is new.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long whoever reads standard error may take at an end from outside.
+const GRACE: Duration = Duration::from_millis(300);
 /// The distance of the lines.
 const LINE_PERIOD: Duration = Duration::from_secs(10);
 
@@ -47,9 +49,17 @@ impl Teller {
         thread::Builder::new().name("progress".into()).spawn(tell).map(Self)
     }
 
-    /// The ledger is closed: waits until all is told.
-    pub(super) fn finish(self) {
+    /// The ledger is closed: waits until all is told, or, if somebody outside wanted the end, only
+    /// for a short grace.
+    pub(super) fn finish(self, hurry: bool) {
         self.0.thread().unpark();
+        let began = Instant::now();
+        while hurry && !self.0.is_finished() {
+            if began.elapsed() >= GRACE {
+                return;
+            }
+            thread::sleep(GRACE / 100);
+        }
         // A panic of it was printed.
         let _ = self.0.join();
     }
