@@ -265,7 +265,7 @@ fn an_end_reaches_its_own_round<T: Turnstile>(turnstile: T) {
 
 #[test]
 fn an_end_from_outside_reaches_no_later_round() {
-    explore::bounded(2, || an_end_reaches_its_own_round(rounds()));
+    explore::bounded(3, || an_end_reaches_its_own_round(rounds()));
 }
 
 /// (h) Whoever waits at the exit gate, or comes to it later, goes on once it is open.
