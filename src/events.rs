@@ -14,7 +14,8 @@ use crate::exit::VcpuId;
 use crate::trace::tracer::TraceEvent;
 use crate::vcpu::VcpuEnd;
 
-/// One report. The channel needs no bound: each thread sends a fixed number of them, and
+/// One report. The channel needs no bound: each thread sends a fixed number of them, what is asked
+/// for from outside is as rare as signals, and
 /// `InputRoom` is sent only after the supervisor has asked for it.
 #[derive(Debug)]
 pub enum Event {

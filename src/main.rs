@@ -17,6 +17,7 @@ use minivmm::kvm::kick;
 use minivmm::kvm::out_of_memory::OrExit;
 use minivmm::kvm::vm::{KVM_DEVICE, KvmVm};
 use minivmm::outcome::{ExitCode, VmOutcome};
+use minivmm::report::VmReport;
 use minivmm::stress::config::StressConfig;
 use minivmm::stress::merge;
 use minivmm::trace::config::{StatsFormat, TraceConfig, TraceDestination};
@@ -109,21 +110,27 @@ fn run(config: &VmConfig) -> Result<u8, Box<dyn Error>> {
     let report = vmm.run(Box::new(output), &mut host, config.timeout);
     drop(host);
 
+    tell_of(&report);
+    if let Some(stats) = &report.stats {
+        print_stats(stats, &config.trace)?;
+    }
+    Ok(report.outcome.exit_code())
+}
+
+/// Says how a VM came out, if that is a failure, and what was lost.
+fn tell_of(report: &VmReport) {
+    let is_closed = matches!(report.outcome, VmOutcome::OutputClosed);
     if report.outcome.is_failure() {
         say(format!("{}\n{}", report.outcome, report.details()).trim_end());
-    } else if !matches!(report.outcome, VmOutcome::OutputClosed) {
+    } else if !is_closed {
         log::info!(target: "minivmm", "{}", report.outcome);
     }
-    if report.output.lost > 0 && !matches!(report.outcome, VmOutcome::OutputClosed) {
+    if report.output.lost > 0 && !is_closed {
         say(&format!("{} bytes of the guest's output were not written", report.output.lost));
     }
     for (source, lost) in &report.lost_records {
         say(&format!("the trace lost {lost} records of {source}"));
     }
-    if let Some(stats) = &report.stats {
-        print_stats(stats, &config.trace)?;
-    }
-    Ok(report.outcome.exit_code())
 }
 
 fn take_signals() -> Result<Signals, String> {
@@ -144,17 +151,7 @@ fn run_campaign(
     let result_file = create_result(config, stress, files)?;
     let command = ReplayCommand::of(std::env::args_os());
     let Campaigned { result, vms } = campaign::run(config, stress, setup, command, quiet)?;
-    for report in &vms {
-        if report.outcome.is_failure() {
-            say(format!("{}\n{}", report.outcome, report.details()).trim_end());
-        }
-        if report.output.lost > 0 {
-            say(&format!("{} bytes of the guest's output were not written", report.output.lost));
-        }
-        for (source, lost) in &report.lost_records {
-            say(&format!("the trace lost {lost} records of {source}"));
-        }
-    }
+    vms.iter().for_each(tell_of);
     // First of all that may fail.
     let written = match (result_file, &stress.result) {
         (Some(mut file), Some(path)) => {

@@ -3,7 +3,8 @@
 //! program, versions built on loom's primitives when compiled with `--cfg loom`.
 //!
 //! Only what the model-checked protocols use is here: the device queue
-//! (`devices/queue.rs`), the kick and the start gate (`vcpu/state.rs`), the ring of recent exits
+//! (`devices/queue.rs`), the kick (`vcpu/state.rs`), the turnstile (`vcpu/rounds.rs`), lockstep
+//! (`stress/lockstep.rs`), the ring of recent exits
 //! (`trace/flight.rs`), the streams of a trace (`trace/stream.rs`). `tests/model/` has the scenarios they are checked in.
 
 #[cfg(not(loom))]

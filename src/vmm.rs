@@ -4,7 +4,7 @@
 //!
 //! Who waits for whom: the vCPU threads for the devices, the device thread for the host that
 //! reads the output, the supervisor for all of them. For the supervisor ended vCPU threads wait,
-//! at the exit gate, and those at a start gate that will not open; it sees to both on every path.
+//! at the exit gate, and those at a turnstile that will not open; it sees to both on every path.
 
 mod end;
 mod outside;
