@@ -1,4 +1,4 @@
-//! The life of a vCPU's thread: bind to a CPU, make the vCPU, wait at the gate, run,
+//! The life of a vCPU's thread: bind to a CPU, make the vCPU, wait at the turnstile, run,
 //! report. It reports its end on every path, a panic included.
 
 use std::panic::{self, AssertUnwindSafe};
