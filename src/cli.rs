@@ -5,7 +5,9 @@
 //! thread. What a single value may be is in `config.rs`, with the defaults; here are the
 //! options' names, their help, and which of them go together.
 
+mod boot;
 mod merge;
+mod platform;
 mod report;
 mod stress;
 #[cfg(test)]
@@ -204,6 +206,12 @@ struct Cli {
     quiet: u8,
 
     #[command(flatten)]
+    boot: boot::BootArgs,
+
+    #[command(flatten)]
+    platform: platform::PlatformArgs,
+
+    #[command(flatten)]
     trace: trace::TraceArgs,
 
     #[command(flatten)]
@@ -230,7 +238,7 @@ impl Cli {
         let guest = file.or(self.demo.map(GuestSource::Demo)).ok_or_else(|| {
             Cli::command().error(ErrorKind::MissingRequiredArgument, "a guest is needed")
         })?;
-        let asked = self.stress.into_config();
+        let asked = self.stress.into_config(self.platform.start_mode());
         // The output of a run that did not ask for many is for the user.
         let keeps_output = asked.is_some();
         let stress = asked.or_else(|| guest.reports_outcomes().then(StressConfig::default));
@@ -241,6 +249,8 @@ impl Cli {
         let config = VmConfig {
             mode: self.mode.unwrap_or_else(|| guest.default_mode()),
             guest,
+            boot: self.boot.into_config(),
+            platform: self.platform.into_config(),
             vcpus: self.vcpus,
             memory: self.memory,
             load_addr: self.load_addr,

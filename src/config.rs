@@ -6,8 +6,10 @@
 //! `cli.rs`; what depends on the host, such as how many vCPUs its KVM allows, is checked where
 //! the VM is built. Plain data, made on the main thread and only read after that.
 
+mod boot;
 mod memory_size;
 mod pinning;
+mod platform;
 mod register;
 mod serial;
 #[cfg(test)]
@@ -25,8 +27,10 @@ use crate::number::{NumberError, parse_u64};
 use crate::stress::config::StressConfig;
 use crate::trace::config::TraceConfig;
 
+pub use boot::{BootConfig, ImageFormat, Module, UnknownImageFormat};
 pub use memory_size::{MemorySize, MemorySizeError};
 pub use pinning::{CpuList, CpuListError, Pinning};
+pub use platform::{IrqChip, PlatformConfig, StartVcpus, UnknownIrqChip};
 pub use register::{Register, UnknownRegister};
 pub use serial::{SerialConfig, SerialConfigError};
 
@@ -39,6 +43,10 @@ pub const DEFAULT_LOAD_ADDR: Gpa = Gpa(0x1000);
 pub struct VmConfig {
     /// The guest image.
     pub guest: GuestSource,
+    /// How it is loaded, and what beside it.
+    pub boot: BootConfig,
+    /// The machine around the vCPUs.
+    pub platform: PlatformConfig,
     /// How many vCPUs.
     pub vcpus: VcpuCount,
     /// How much guest memory.
@@ -70,6 +78,8 @@ impl VmConfig {
         Self {
             mode: guest.default_mode(),
             guest,
+            boot: BootConfig::default(),
+            platform: PlatformConfig::default(),
             vcpus: VcpuCount::default(),
             memory: MemorySize::default(),
             load_addr: DEFAULT_LOAD_ADDR,

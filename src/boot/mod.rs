@@ -19,7 +19,7 @@ use std::ops::Range;
 
 use thiserror::Error;
 
-use crate::config::VmConfig;
+use crate::config::{ImageFormat, IrqChip, PlatformConfig, StartVcpus, VmConfig};
 use crate::memory::{BOOT_AREA, GuestMemory, MemoryError, RamLayout};
 use entry::EntryError;
 pub use entry::EntryPlan;
@@ -41,6 +41,47 @@ pub enum BootError {
     /// The guest memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// No vCPU can send INIT and SIPI.
+    #[error(
+        "with --start bsp the other vCPUs wait for an interrupt, and --irqchip none has nothing \
+         that could send it"
+    )]
+    NobodyToStart,
+}
+
+/// The machine that a guest finds: what the user asked for, or else what the format of its image
+/// expects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Platform {
+    /// Where the interrupt controllers are.
+    pub irqchip: IrqChip,
+    /// Which vCPUs start by themselves.
+    pub start: StartVcpus,
+}
+
+impl Platform {
+    /// The machine for an image of this format.
+    ///
+    /// # Errors
+    ///
+    /// If vCPUs are to wait for an interrupt that nothing can send.
+    pub fn new(format: ImageFormat, config: &PlatformConfig) -> Result<Self, BootError> {
+        let (irqchip, start) = match format {
+            ImageFormat::Flat | ImageFormat::Elf => (IrqChip::None, StartVcpus::All),
+            ImageFormat::Multiboot | ImageFormat::Pvh | ImageFormat::Linux => {
+                (IrqChip::Kernel, StartVcpus::Bsp)
+            }
+        };
+        let irqchip = config.irqchip.unwrap_or(irqchip);
+        let start = config.start.unwrap_or(match irqchip {
+            IrqChip::None => StartVcpus::All,
+            _ => start,
+        });
+        if (irqchip, start) == (IrqChip::None, StartVcpus::Bsp) {
+            return Err(BootError::NobodyToStart);
+        }
+        Ok(Self { irqchip, start })
+    }
 }
 
 /// A guest in memory, and how its vCPUs start.
@@ -50,6 +91,8 @@ pub struct BootedGuest {
     pub memory: GuestMemory,
     /// The state of each vCPU at entry.
     pub entry: EntryPlan,
+    /// The machine that it finds.
+    pub platform: Platform,
     /// The addresses in memory that are not zero: the image, and the boot area if there is one.
     pub loaded: Vec<Range<u64>>,
 }
@@ -62,6 +105,7 @@ pub struct BootedGuest {
 /// Everything that can be wrong with the image, the addresses and the sizes is found before
 /// there is any guest memory.
 pub fn load(config: &VmConfig, gib_pages: bool) -> Result<BootedGuest, BootError> {
+    let platform = Platform::new(ImageFormat::Flat, &config.platform)?;
     let ram = RamLayout::new(config.memory);
     let image = FlatImage::open(&config.guest)?;
     let place = image.place(config.load_addr, ram)?;
@@ -70,7 +114,7 @@ pub fn load(config: &VmConfig, gib_pages: bool) -> Result<BootedGuest, BootError
     let memory = GuestMemory::new(config.memory, &boot_area)?;
     image.load(config.load_addr, &memory)?;
     let loaded = vec![place, BOOT_AREA.0..BOOT_AREA.0 + boot_area.len() as u64];
-    Ok(BootedGuest { memory, entry, loaded })
+    Ok(BootedGuest { memory, entry, platform, loaded })
 }
 
 #[cfg(test)]

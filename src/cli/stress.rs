@@ -51,10 +51,6 @@ pub(super) struct StressArgs {
     #[arg(long, value_name = "DURATION", value_parser = timeout)]
     iteration_timeout: Option<Duration>,
 
-    /// How the vCPUs start: together, stagger=DURATION, random or one-by-one
-    #[arg(long, value_name = "HOW")]
-    start: Option<StartMode>,
-
     /// Disturb the vCPUs, as the seed draws it: the part of their entries into the guest, 0 to 1
     #[arg(long, value_name = "RATE", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "0.05")]
@@ -94,8 +90,8 @@ fn repeat(text: &str) -> Result<NonZeroU64, RepeatError> {
 }
 
 impl StressArgs {
-    /// What is asked for; nothing if no option is given.
-    pub(super) fn into_config(self) -> Option<StressConfig> {
+    /// What is asked for, with `start` if that was given; nothing if no option is given.
+    pub(super) fn into_config(self, start: Option<StartMode>) -> Option<StressConfig> {
         let iterations = self.repeat.map(NonZeroU64::get);
         let config = StressConfig {
             iterations: if self.until_fail { None } else { Some(iterations.unwrap_or(1)) },
@@ -103,7 +99,7 @@ impl StressArgs {
             jobs: self.jobs.unwrap_or(1),
             keep_going: self.keep_going,
             iteration_timeout: self.iteration_timeout.unwrap_or(DEFAULT_ITERATION_TIMEOUT),
-            start: self.start.unwrap_or_default(),
+            start: start.unwrap_or_default(),
             chaos: self.chaos,
             lockstep: self.lockstep,
             expect: self.expect,
@@ -116,7 +112,7 @@ impl StressArgs {
             || self.fail_fast
             || self.jobs.is_some()
             || self.iteration_timeout.is_some()
-            || self.start.is_some();
+            || start.is_some();
         (asked || config != StressConfig::default()).then_some(config)
     }
 }

@@ -251,6 +251,8 @@ fn the_defaults_of_a_file() {
     let config = VmConfig::new(GuestSource::File("guest.bin".into()));
     let expected = VmConfig {
         guest: GuestSource::File("guest.bin".into()),
+        boot: BootConfig::default(),
+        platform: PlatformConfig::default(),
         vcpus: VcpuCount(1),
         memory: MemorySize::from_bytes(128 << 20).unwrap(),
         mode: CpuMode::Real,

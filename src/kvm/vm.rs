@@ -13,7 +13,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Cap, Kvm, VmFd};
 
-use crate::boot::{self, BootError, BootedGuest, EntryPlan};
+use crate::boot::{self, BootError, BootedGuest, EntryPlan, Platform};
 use crate::config::{MemorySize, VcpuCount, VmConfig};
 use crate::exit::{Gpa, VcpuId};
 use crate::kvm::cpuid::{self, CpuidError, CpuidTemplate};
@@ -173,12 +173,20 @@ fn check_version(path: String, version: i32) -> Result<(), KvmError> {
     }
 }
 
+/// A VM and the memory that it maps, for all who need either.
+#[derive(Debug)]
+pub struct Machine {
+    // Dropped in this order: the VM must not outlive the memory that it maps.
+    /// The VM.
+    pub vm: VmFd,
+    /// The guest's memory.
+    pub memory: GuestMemory,
+}
+
 /// A VM with its memory in place, which makes its own vCPUs.
 #[derive(Debug)]
 pub struct KvmVm {
-    // Dropped in this order: the VM must not outlive the memory that it maps.
-    vm: VmFd,
-    memory: GuestMemory,
+    machine: Arc<Machine>,
     /// What it takes to put the VM back to how it was before its first run.
     first: Option<First>,
     entry: EntryPlan,
@@ -222,8 +230,10 @@ impl KvmVm {
             let (path, capability, since) = (name_of(path), "KVM_CAP_SYNC_REGS", "4.17");
             return Err(KvmError::Lacks { path, capability, since });
         }
-        let BootedGuest { memory, entry, .. } = booted;
-        Ok(Self { vm, memory, first, entry, cpuid, run_len, sync_rip })
+        let BootedGuest { memory, entry, platform, .. } = booted;
+        log::debug!(target: "minivmm::kvm", "the machine is {platform:?}");
+        let machine = Arc::new(Machine { vm, memory });
+        Ok(Self { machine, first, entry, cpuid, run_len, sync_rip })
     }
 
     /// KVM's own counters of this VM.
@@ -232,7 +242,7 @@ impl KvmVm {
     ///
     /// The kernel does not have them.
     pub fn stats(&self) -> io::Result<KvmStats> {
-        KvmStats::of_vm(&self.vm)
+        KvmStats::of_vm(&self.machine.vm)
     }
 }
 
@@ -241,7 +251,7 @@ impl KvmVm {
     /// memory slot does that. This one is a page in the hole that the guest never sees. Takes some
     /// 150 µs on a KVM without hardware below it, and as long again in page faults.
     fn forget_translations(&self) -> io::Result<()> {
-        let regions: Vec<_> = self.memory.regions().collect();
+        let regions: Vec<_> = self.machine.memory.regions().collect();
         let slot = u32::try_from(regions.len()).unwrap_or(u32::MAX);
         let page = regions.first().ok_or(io::ErrorKind::NotFound)?;
         for memory_size in [PAGE as u64, 0] {
@@ -252,9 +262,9 @@ impl KvmVm {
                 memory_size,
                 userspace_addr: page.host_addr,
             };
-            // SAFETY: the page is the first one of `self.memory`, which outlives the VM, and the
+            // SAFETY: the page is the first one of `self.machine.memory`, which outlives the VM, and the
             // slot is gone again before any vCPU runs.
-            unsafe { self.vm.set_user_memory_region(region) }
+            unsafe { self.machine.vm.set_user_memory_region(region) }
                 .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
         }
         Ok(())
@@ -304,7 +314,7 @@ fn map_memory(vm: &VmFd, memory: &GuestMemory, log_dirty: bool) -> Result<(), Kv
             memory_size: len,
             userspace_addr: host_addr,
         };
-        // SAFETY: the region is a mapping of `memory`, which `KvmVm` keeps until after the VM
+        // SAFETY: the region is a mapping of `memory`, which `Machine` keeps until after the VM
         // is closed; the stretches do not overlap. What the guest does to it is seen by us
         // only through vm-memory's volatile accesses.
         unsafe { vm.set_user_memory_region(region) }.map_err(|error| KvmError::Memory {
@@ -330,15 +340,16 @@ impl BuildVcpu for KvmVm {
     fn reset_memory(&self) -> io::Result<()> {
         let first = self.first.as_ref().ok_or(io::ErrorKind::Unsupported)?;
         let mut tables = first.paging.load(Ordering::Acquire);
-        for (slot, MemoryRegion { gpa, len, .. }) in (0..).zip(self.memory.regions()) {
+        for (slot, MemoryRegion { gpa, len, .. }) in (0..).zip(self.machine.memory.regions()) {
             let len = usize::try_from(len).map_err(io::Error::other)?;
             let dirty = self
+                .machine
                 .vm
                 .get_dirty_log(slot, len)
                 .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
             for page in set_bits(&dirty) {
                 let page = Gpa(gpa.0 + page * PAGE as u64);
-                first.image.put_back(&self.memory, page).map_err(io::Error::other)?;
+                first.image.put_back(&self.machine.memory, page).map_err(io::Error::other)?;
                 tables |= page.0 >= BOOT_AREA.0 && page.0 < HOLE.end;
             }
         }
@@ -346,7 +357,7 @@ impl BuildVcpu for KvmVm {
     }
 
     fn counter(&self) -> Option<Counter> {
-        tsc::counter(&self.vm)
+        tsc::counter(&self.machine.vm)
     }
 
     fn build(&self, id: VcpuId) -> Result<KvmVcpu, VcpuError> {
@@ -356,7 +367,7 @@ impl BuildVcpu for KvmVm {
                 source: io::Error::from_raw_os_error(error.errno()),
             }
         };
-        let fd = self.vm.create_vcpu(u64::from(id.0)).map_err(setup("KVM_CREATE_VCPU"))?;
+        let fd = self.machine.vm.create_vcpu(u64::from(id.0)).map_err(setup("KVM_CREATE_VCPU"))?;
         fd.set_cpuid2(&self.cpuid.for_vcpu(id)).map_err(setup("KVM_SET_CPUID2"))?;
         let state = self.entry.state(id);
         let mut sregs = fd.get_sregs().map_err(setup("KVM_GET_SREGS"))?;

@@ -1,0 +1,48 @@
+//! The options about the guest's image and what is loaded beside it.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+
+use crate::config::{BootConfig, ImageFormat, Module};
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Start of the guest")]
+pub(super) struct BootArgs {
+    /// Format of the image: flat, elf, multiboot, pvh or linux [default: by its content]
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<ImageFormat>,
+
+    /// The guest's command line, which may also be given as arguments after `--`
+    #[arg(long, value_name = "TEXT", conflicts_with = "guest_args")]
+    cmdline: Option<String>,
+
+    /// File with the initial RAM disk; for Multiboot the first module
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    initrd: Option<PathBuf>,
+
+    /// Further file for the guest, and what the guest is told with it; may be repeated
+    #[arg(long = "module", value_name = "FILE[=ARGS]", value_parser = module)]
+    modules: Vec<Module>,
+
+    /// The guest's command line
+    #[arg(last = true, value_name = "GUEST ARGS")]
+    guest_args: Vec<String>,
+}
+
+fn module(text: &str) -> Result<Module, std::convert::Infallible> {
+    let (path, args) = text.split_once('=').unwrap_or((text, ""));
+    Ok(Module { path: path.into(), args: args.to_owned() })
+}
+
+impl BootArgs {
+    pub(super) fn into_config(self) -> BootConfig {
+        let args = (!self.guest_args.is_empty()).then(|| self.guest_args.join(" "));
+        BootConfig {
+            format: self.format,
+            cmdline: self.cmdline.or(args),
+            initrd: self.initrd,
+            modules: self.modules,
+        }
+    }
+}

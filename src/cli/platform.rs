@@ -1,0 +1,67 @@
+//! The options about the machine around the vCPUs.
+
+use std::str::FromStr;
+
+use clap::Args;
+use thiserror::Error;
+
+use crate::config::{IrqChip, PlatformConfig, StartVcpus};
+use crate::stress::start::StartMode;
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Machine")]
+pub(super) struct PlatformArgs {
+    /// Where the interrupt controllers are: none, kernel or split
+    /// [default: what the image's format expects]
+    #[arg(long, value_name = "WHERE")]
+    irqchip: Option<IrqChip>,
+
+    /// Which vCPUs start: all, or bsp for the boot vCPU alone; or how all of them start in a
+    /// campaign: together, stagger=DURATION, random or one-by-one
+    #[arg(long, value_name = "HOW")]
+    start: Option<Start>,
+}
+
+/// What `--start` takes.
+#[derive(Clone, Copy, Debug)]
+enum Start {
+    Vcpus(StartVcpus),
+    Mode(StartMode),
+}
+
+#[derive(Debug, Error)]
+#[error(
+    "'{0}' is not a way to start: expected all, bsp, together, stagger=DURATION, random or \
+     one-by-one"
+)]
+struct UnknownStart(String);
+
+impl FromStr for Start {
+    type Err = UnknownStart;
+
+    fn from_str(text: &str) -> Result<Self, UnknownStart> {
+        match text {
+            "all" => Ok(Self::Vcpus(StartVcpus::All)),
+            "bsp" => Ok(Self::Vcpus(StartVcpus::Bsp)),
+            mode => mode.parse().map(Self::Mode).map_err(|_| UnknownStart(text.to_owned())),
+        }
+    }
+}
+
+impl PlatformArgs {
+    /// How the vCPUs start into an iteration, if that is asked for.
+    pub(super) fn start_mode(&self) -> Option<StartMode> {
+        match self.start {
+            Some(Start::Mode(mode)) => Some(mode),
+            _ => None,
+        }
+    }
+
+    pub(super) fn into_config(self) -> PlatformConfig {
+        let start = self.start.map(|start| match start {
+            Start::Vcpus(vcpus) => vcpus,
+            Start::Mode(_) => StartVcpus::All,
+        });
+        PlatformConfig { irqchip: self.irqchip, start }
+    }
+}
