@@ -25,7 +25,6 @@ use crate::devices::thread::{DeviceControl, DeviceThread};
 use crate::events::{self, Event, EventReceiver, EventSender};
 use crate::exit::VcpuId;
 use crate::host::{Host, Wake};
-use crate::irq::NullIrq;
 use crate::kvm::{kick, slice};
 use crate::outcome::VmOutcome;
 use crate::panics;
@@ -137,7 +136,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         cpu_for: impl Fn(VcpuId) -> Option<usize>,
         tracer: Tracer,
     ) -> Result<Self, VmmError> {
-        let irq = tracer.irq_line(COM1_IRQ, Box::new(NullIrq));
+        let irq = tracer.irq_line(COM1_IRQ, builder.irq_line(COM1_IRQ));
         let com1 = SerialPort::new(irq, INPUT_LIMIT);
         Self::with(builder, vcpus, cpu_for, tracer, com1, None)
     }
@@ -156,7 +155,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         repeat: RepeatSetup,
         keep_output: bool,
     ) -> Result<Self, VmmError> {
-        let irq = tracer.irq_line(COM1_IRQ, Box::new(NullIrq));
+        let irq = tracer.irq_line(COM1_IRQ, builder.irq_line(COM1_IRQ));
         let mut com1 = SerialPort::new(irq, INPUT_LIMIT);
         if keep_output {
             com1.keep_output();

@@ -52,7 +52,7 @@ fn begins_again_after(code: &[u8], mode: CpuMode, mut at_end: impl FnMut(VmExit)
             vcpu.data().fill(answer);
         }
         vcpu.reset().unwrap();
-        vm.reset_memory().unwrap();
+        vm.reset().unwrap();
     }
     expect_write(&mut vcpu, &[2]);
 }
@@ -132,7 +132,7 @@ fn memory_comes_back_as_it_was() {
             expect_write(&mut vcpu, &[count, count]);
         }
         vcpu.reset().unwrap();
-        vm.reset_memory().unwrap();
+        vm.reset().unwrap();
     }
 }
 
@@ -145,7 +145,7 @@ fn a_kick_that_comes_too_late_can_be_taken_back() {
     expect_write(&mut vcpu, &[2]);
     assert_eq!(vcpu.run().unwrap(), VmExit::Hlt);
     vcpu.reset().unwrap();
-    vm.reset_memory().unwrap();
+    vm.reset().unwrap();
     let kicker = vcpu.kicker();
     kicker.kick();
     kicker.take_back();

@@ -20,6 +20,7 @@ use std::ops::Range;
 use thiserror::Error;
 
 use crate::config::{ImageFormat, IrqChip, PlatformConfig, StartVcpus, VmConfig};
+use crate::exit::VcpuId;
 use crate::memory::{BOOT_AREA, GuestMemory, MemoryError, RamLayout};
 use entry::EntryError;
 pub use entry::EntryPlan;
@@ -81,6 +82,11 @@ impl Platform {
             return Err(BootError::NobodyToStart);
         }
         Ok(Self { irqchip, start })
+    }
+
+    /// Whether vCPU `id` starts by itself.
+    pub fn starts(self, id: VcpuId) -> bool {
+        self.start == StartVcpus::All || id.0 == 0
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod cpuid;
 pub mod entry;
 pub mod first_state;
+pub mod irqchip;
 pub mod kick;
 pub mod out_of_memory;
 pub mod run_map;

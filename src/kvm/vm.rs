@@ -12,13 +12,16 @@ use kvm_bindings::{
     KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, Kvm, VmFd};
+use parking_lot::Mutex;
 
 use crate::boot::{self, BootError, BootedGuest, EntryPlan, Platform};
-use crate::config::{MemorySize, VcpuCount, VmConfig};
+use crate::config::{IrqChip, MemorySize, StartVcpus, VcpuCount, VmConfig};
 use crate::exit::{Gpa, VcpuId};
+use crate::irq::IrqLine;
 use crate::kvm::cpuid::{self, CpuidError, CpuidTemplate};
 use crate::kvm::entry::{apply_sregs, to_kvm_regs};
 use crate::kvm::first_state::MsrList;
+use crate::kvm::irqchip::{self, FirstIrqChip, FirstLapic, IrqChipError};
 use crate::kvm::run_map::RunMap;
 use crate::kvm::stats::{self, KvmStats};
 use crate::kvm::tsc;
@@ -119,6 +122,9 @@ pub enum KvmError {
         /// Why.
         source: io::Error,
     },
+    /// The interrupt controllers cannot be made.
+    #[error(transparent)]
+    IrqChip(#[from] IrqChipError),
     /// The CPU's identification cannot be made.
     #[error(transparent)]
     Cpuid(#[from] CpuidError),
@@ -187,6 +193,7 @@ pub struct Machine {
 #[derive(Debug)]
 pub struct KvmVm {
     machine: Arc<Machine>,
+    platform: Platform,
     /// What it takes to put the VM back to how it was before its first run.
     first: Option<First>,
     entry: EntryPlan,
@@ -201,6 +208,9 @@ pub struct KvmVm {
 struct First {
     image: FirstImage,
     msrs: MsrList,
+    irqchip: FirstIrqChip,
+    /// Of each vCPU, if it has a local APIC.
+    lapics: Mutex<Vec<FirstLapic>>,
     /// A vCPU was seen with page tables of the guest's own, once: it may be again.
     paging: Arc<AtomicBool>,
 }
@@ -220,9 +230,10 @@ impl KvmVm {
         check_memory(cpuid::physical_address_bits(cpuid.as_slice()), config.memory)?;
         let booted = boot::load(config, cpuid::has_gib_pages(cpuid.as_slice()))?;
         let vm = kvm.create_vm().map_err(failed("KVM_CREATE_VM"))?;
-        let first = config.stress.as_ref().map(|_| first(&kvm, &booted)).transpose()?;
-        map_memory(&vm, &booted.memory, first.is_some())?;
+        map_memory(&vm, &booted.memory, config.stress.is_some())?;
         vm.set_tss_address(TSS_ADDRESS).map_err(failed("KVM_SET_TSS_ADDR"))?;
+        irqchip::create(&vm, booted.platform.irqchip)?;
+        let first = config.stress.as_ref().map(|_| first(&kvm, &vm, &booted)).transpose()?;
         let cpuid = CpuidTemplate::new(cpuid.as_slice(), config.vcpus)?;
         let run_len = vm.run_size();
         let sync_rip = config.trace.needs_rip();
@@ -231,9 +242,8 @@ impl KvmVm {
             return Err(KvmError::Lacks { path, capability, since });
         }
         let BootedGuest { memory, entry, platform, .. } = booted;
-        log::debug!(target: "minivmm::kvm", "the machine is {platform:?}");
         let machine = Arc::new(Machine { vm, memory });
-        Ok(Self { machine, first, entry, cpuid, run_len, sync_rip })
+        Ok(Self { machine, platform, first, entry, cpuid, run_len, sync_rip })
     }
 
     /// KVM's own counters of this VM.
@@ -296,11 +306,13 @@ fn check_memory(bits: u32, memory: MemorySize) -> Result<(), KvmError> {
 }
 
 /// What there is to put back between two iterations.
-fn first(kvm: &Kvm, booted: &BootedGuest) -> Result<First, KvmError> {
+fn first(kvm: &Kvm, vm: &VmFd, booted: &BootedGuest) -> Result<First, KvmError> {
     let image = FirstImage::of(&booted.memory, &booted.loaded).map_err(BootError::Memory)?;
     let msrs = MsrList::of(kvm)
         .map_err(|source| KvmError::Call { call: "KVM_GET_MSR_INDEX_LIST", source })?;
-    Ok(First { image, msrs, paging: Arc::default() })
+    let irqchip = FirstIrqChip::of(vm, booted.platform.irqchip)
+        .map_err(|source| KvmError::Call { call: "reading the interrupt controllers", source })?;
+    Ok(First { image, msrs, irqchip, lapics: Mutex::default(), paging: Arc::default() })
 }
 
 /// KVM_SET_USER_MEMORY_REGION for every stretch of guest memory, with a log of the pages that
@@ -337,7 +349,7 @@ impl BuildVcpu for KvmVm {
     /// KVM_GET_DIRTY_LOG tells which pages the guest has written to since the last time; only those
     /// are touched. KVM does not see that we write to page tables, so if any may be among them it has
     /// to forget all that it knows of them.
-    fn reset_memory(&self) -> io::Result<()> {
+    fn reset(&self) -> io::Result<()> {
         let first = self.first.as_ref().ok_or(io::ErrorKind::Unsupported)?;
         let mut tables = first.paging.load(Ordering::Acquire);
         for (slot, MemoryRegion { gpa, len, .. }) in (0..).zip(self.machine.memory.regions()) {
@@ -353,7 +365,19 @@ impl BuildVcpu for KvmVm {
                 tables |= page.0 >= BOOT_AREA.0 && page.0 < HOLE.end;
             }
         }
+        first.irqchip.put_back(&self.machine.vm)?;
+        for lapic in &*first.lapics.lock() {
+            lapic.put_back()?;
+        }
         if tables { self.forget_translations() } else { Ok(()) }
+    }
+
+    fn irq_line(&self, gsi: u32) -> Box<dyn IrqLine> {
+        irqchip::line(&self.machine, self.platform.irqchip, gsi)
+    }
+
+    fn starts_alone(&self) -> bool {
+        self.platform.start == StartVcpus::Bsp
     }
 
     fn counter(&self) -> Option<Counter> {
@@ -369,23 +393,30 @@ impl BuildVcpu for KvmVm {
         };
         let fd = self.machine.vm.create_vcpu(u64::from(id.0)).map_err(setup("KVM_CREATE_VCPU"))?;
         fd.set_cpuid2(&self.cpuid.for_vcpu(id)).map_err(setup("KVM_SET_CPUID2"))?;
-        let state = self.entry.state(id);
-        let mut sregs = fd.get_sregs().map_err(setup("KVM_GET_SREGS"))?;
-        apply_sregs(&state, &mut sregs);
-        fd.set_sregs(&sregs).map_err(setup("KVM_SET_SREGS"))?;
-        fd.set_regs(&to_kvm_regs(&state.regs)).map_err(setup("KVM_SET_REGS"))?;
+        if self.platform.starts(id) {
+            let state = self.entry.state(id);
+            let mut sregs = fd.get_sregs().map_err(setup("KVM_GET_SREGS"))?;
+            apply_sregs(&state, &mut sregs);
+            fd.set_sregs(&sregs).map_err(setup("KVM_SET_SREGS"))?;
+            fd.set_regs(&to_kvm_regs(&state.regs)).map_err(setup("KVM_SET_REGS"))?;
+        }
+        let Platform { irqchip, start } = self.platform;
+        if irqchip != IrqChip::None {
+            irqchip::connect_vcpu(&fd, id, start)
+                .map_err(|IrqChipError { call, source }| VcpuError::Setup { what: call, source })?;
+        }
         let run = RunMap::new(&fd, self.run_len)
             .map_err(|source| VcpuError::Setup { what: "mapping kvm_run", source })?;
         if self.sync_rip {
             run.sync_registers();
         }
-        let vcpu = KvmVcpu::new(fd, run);
-        match &self.first {
-            None => Ok(vcpu),
-            Some(first) => vcpu
-                .resettable(&first.msrs, Arc::clone(&first.paging))
-                .map_err(|source| VcpuError::Setup { what: "reading the vCPU's state", source }),
+        let Some(first) = &self.first else { return Ok(KvmVcpu::new(fd, run)) };
+        let reading = |source| VcpuError::Setup { what: "reading the vCPU's state", source };
+        if irqchip != IrqChip::None {
+            let lapic = FirstLapic::of(&self.machine.vm, &fd).map_err(reading)?;
+            first.lapics.lock().push(lapic);
         }
+        KvmVcpu::new(fd, run).resettable(&first.msrs, Arc::clone(&first.paging)).map_err(reading)
     }
 }
 

@@ -20,6 +20,7 @@ use std::io;
 
 use crate::devices::GuestEnd;
 use crate::exit::{VcpuId, VmExit};
+use crate::irq::{IrqLine, NullIrq};
 use crate::trace::clock::Counter;
 use registers::Registers;
 
@@ -88,14 +89,26 @@ pub trait BuildVcpu: Send + Sync {
     /// The host refuses; the text says what and why.
     fn build(&self, id: VcpuId) -> Result<Self::Vcpu, VcpuError>;
 
-    /// Puts the guest's memory back to how it was before the first run. To be called while no vCPU
-    /// runs.
+    /// Puts what the vCPUs share, and what they can change of each other, back to how it was before
+    /// the first run: memory and interrupt controllers. To be called while no vCPU runs.
     ///
     /// # Errors
     ///
     /// The host refuses; or the VM was made for one run only.
-    fn reset_memory(&self) -> io::Result<()> {
+    fn reset(&self) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// The line of interrupt `gsi`, a pin of the platform's interrupt controllers.
+    fn irq_line(&self, gsi: u32) -> Box<dyn IrqLine> {
+        let _ = gsi;
+        Box::new(NullIrq)
+    }
+
+    /// Only vCPU 0 starts by itself; it is to enter the guest last, since the others must be there
+    /// to be woken.
+    fn starts_alone(&self) -> bool {
+        false
     }
 
     /// The host kernel's own counters about the VM, by the kernel's names.

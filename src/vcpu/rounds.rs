@@ -19,7 +19,9 @@
 //! a round early ([`Rounds::end`]) does so with the state's lock held and somebody missing: so its
 //! kicks are over before the last one comes. A vCPU that has ended may still be kicked, for that or
 //! by chaos; whoever opens the next round takes all kicks back, while nobody runs.
-//! The model checker runs it.
+//! Where only the boot vCPU starts by
+//! itself, the others are let run first and the last of them lets the boot vCPU
+//! ([`Rounds::wait_in_guest`]). The model checker runs it.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -32,9 +34,15 @@ use crate::vcpu::state::VcpuControl;
 pub struct Rounds<E> {
     state: Mutex<State<E>>,
     seats: Box<[Seat]>,
+    /// How often a vCPU other than the boot vCPU was about to enter the guest, in all rounds, where
+    /// they wait for the boot vCPU.
+    waiting: AtomicU64,
     /// There are no more rounds.
     closed: AtomicBool,
 }
+
+/// The vCPU that starts by itself where the others wait for INIT and SIPI.
+pub const BOOT_VCPU: VcpuId = VcpuId(0);
 
 struct State<E> {
     /// Rounds opened so far.
@@ -78,7 +86,8 @@ impl<E> Rounds<E> {
             ended: 0,
             cut: false,
         };
-        Self { state: Mutex::new(state), seats, closed: AtomicBool::new(false) }
+        let waiting = AtomicU64::new(0);
+        Self { state: Mutex::new(state), seats, waiting, closed: AtomicBool::new(false) }
     }
 
     /// Names the calling thread as that of vCPU `id`; to be called before it comes here.
@@ -116,6 +125,20 @@ impl<E> Rounds<E> {
         if let Some(seat) = self.seats.get(id.index()) {
             seat.may_run.store(round, Ordering::Release);
             seat.bed.unpark();
+        }
+    }
+
+    /// vCPU `id` is about to enter the guest, where it waits for the boot vCPU: the last one lets the
+    /// boot vCPU run `round`. Nobody else does, so it comes after all of them.
+    pub fn wait_in_guest(&self, id: VcpuId, round: u64) {
+        let others = self.seats.len() as u64 - 1;
+        if id == BOOT_VCPU {
+            return;
+        }
+        // Each of the others counts once in each round. Acquire and release: what each of them has
+        // done before is done for the boot vCPU, and not only what the last of them has.
+        if self.waiting.fetch_add(1, Ordering::AcqRel) + 1 == round * others {
+            self.let_run(BOOT_VCPU, round);
         }
     }
 

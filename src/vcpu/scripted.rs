@@ -277,7 +277,7 @@ impl BuildVcpu for Scripts {
     type Vcpu = ScriptedVcpu;
 
     /// There is none.
-    fn reset_memory(&self) -> io::Result<()> {
+    fn reset(&self) -> io::Result<()> {
         Ok(())
     }
 

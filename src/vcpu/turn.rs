@@ -14,7 +14,7 @@ use crate::stress::chaos;
 use crate::stress::iteration::Iteration;
 use crate::stress::start::StartMode;
 use crate::vcpu::repeat::{Repeat, RoundEnd};
-use crate::vcpu::rounds::Brought;
+use crate::vcpu::rounds::{BOOT_VCPU, Brought};
 use crate::vcpu::runner::Runner;
 use crate::vcpu::shared::{Shared, VcpuSeat};
 use crate::vcpu::{BuildVcpu, VcpuEnd, VcpuError, VcpuRun};
@@ -43,7 +43,7 @@ impl<B: BuildVcpu> Shared<B> {
                 recorder.record_again();
             }
             let first = match &self.repeat {
-                None => Some((0..self.rounds.vcpus()).map(VcpuId::from_index).collect()),
+                None => Some(self.all()),
                 Some(repeat) => turn(repeat, self, brought, runner.recorder())?,
             };
             if let Some(first) = first {
@@ -61,13 +61,24 @@ impl<B: BuildVcpu> Shared<B> {
         {
             self.rounds.spin(seat.id, round, SPIN_MAX);
         }
-        Ok(self.rounds.wait(seat.id, round))
+        let runs = self.rounds.wait(seat.id, round);
+        if runs && self.builder.starts_alone() {
+            self.rounds.wait_in_guest(seat.id, round);
+        }
+        Ok(runs)
+    }
+
+    /// Whom to let run first when the vCPUs of a single run start.
+    fn all(&self) -> Vec<VcpuId> {
+        (0..self.rounds.vcpus()).map(VcpuId::from_index).collect()
     }
 
     /// Begins a round, in which these vCPUs are let run first.
     fn open(&self, first: &[VcpuId], round: u64) {
         self.rounds.open();
-        for id in first {
+        // A boot vCPU is let run by the last of the others.
+        let comes_last = self.builder.starts_alone() && self.rounds.vcpus() > 1;
+        for id in first.iter().filter(|id| !comes_last || **id != BOOT_VCPU) {
             self.rounds.let_run(*id, round);
         }
     }
@@ -169,8 +180,8 @@ fn turn<B: BuildVcpu>(
     }
     let Some(iteration) = repeat.setup.campaign.next(repeat.setup.vm) else { return Ok(None) };
     if has_run {
-        shared.builder.reset_memory().map_err(|source| {
-            let what = "putting the guest's memory back";
+        shared.builder.reset().map_err(|source| {
+            let what = "putting the VM back";
             VcpuError::Setup { what, source }
         })?;
     }

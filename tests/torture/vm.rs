@@ -55,8 +55,8 @@ impl BuildVcpu for TappedVm {
         Ok(TappedVcpu { vcpu, id, exits: 0, tap: Arc::clone(&self.tap) })
     }
 
-    fn reset_memory(&self) -> io::Result<()> {
-        self.vm.reset_memory()
+    fn reset(&self) -> io::Result<()> {
+        self.vm.reset()
     }
 }
 
