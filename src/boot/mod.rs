@@ -8,14 +8,13 @@
 //! `kvm/entry.rs`. Runs on the main thread, before any vCPU exists.
 
 pub mod beside;
+mod bios;
 mod detect;
 pub mod elf;
 pub mod entry;
 pub mod file;
 mod flat;
 mod gdt;
-#[cfg(test)]
-mod hostile_tests;
 pub mod layout;
 pub mod linux;
 mod long;
