@@ -14,6 +14,7 @@ mod register;
 mod serial;
 #[cfg(test)]
 mod tests;
+mod topology;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -33,6 +34,7 @@ pub use pinning::{CpuList, CpuListError, Pinning};
 pub use platform::{IrqChip, PlatformConfig, StartVcpus, UnknownIrqChip};
 pub use register::{Register, UnknownRegister};
 pub use serial::{SerialConfig, SerialConfigError};
+pub use topology::{ApicId, Topology, TopologyError};
 
 /// Where a flat image goes unless the user says otherwise: the second page, which leaves the
 /// real-mode interrupt table in the first one alone.
@@ -90,6 +92,19 @@ impl VmConfig {
             pin: None,
             trace: TraceConfig::default(),
             stress: None,
+        }
+    }
+
+    /// How the vCPUs are arranged.
+    ///
+    /// # Errors
+    ///
+    /// If that is not for as many as there are.
+    pub fn topology(&self) -> Result<Topology, TopologyError> {
+        match self.platform.topology {
+            None => Ok(Topology::flat(self.vcpus)),
+            Some(topology) if topology.vcpus() == self.vcpus.get() => Ok(topology),
+            Some(topology) => Err(TopologyError::Mismatch { topology, vcpus: self.vcpus }),
         }
     }
 }

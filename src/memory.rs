@@ -34,6 +34,13 @@ pub const HOLE: Range<u64> = 0xc000_0000..0x1_0000_0000;
 /// taken. It is in the 32-bit hole so that protected mode reaches it too.
 pub const BOOT_AREA: Gpa = Gpa(0xf000_0000);
 
+/// Where the tables that describe the machine lie, in what is the BIOS's part of a PC: those of
+/// ACPI and the MP table.
+pub const TABLES: Range<u64> = 0xe_0000..0x10_0000;
+
+/// Where the tables begin, with ACPI's root system description pointer.
+pub const RSDP: Gpa = Gpa(TABLES.start);
+
 /// Which guest-physical addresses are RAM, for one size of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RamLayout {

@@ -26,7 +26,7 @@ use super::state::EntryState;
 use super::{long, protected, real};
 use crate::config::{CpuMode, MemorySize, Register, VcpuCount, VmConfig};
 use crate::exit::{Gpa, VcpuId};
-use crate::memory::RamLayout;
+use crate::memory::{RamLayout, TABLES};
 
 /// Why vCPUs cannot start where and as they should.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -64,12 +64,13 @@ pub struct EntryPlan {
 }
 
 impl EntryPlan {
-    /// The plan for a guest whose image takes the addresses `image`.
+    /// The plan for a guest whose image takes the addresses `image`, in a machine with tables that
+    /// describe it (`tables`) or without.
     ///
     /// # Errors
     ///
     /// If the entry point is no RAM that the mode reaches, or there is no room for the stacks.
-    pub fn new(config: &VmConfig, image: &Range<u64>) -> Result<Self, EntryError> {
+    pub fn new(config: &VmConfig, image: &Range<u64>, tables: bool) -> Result<Self, EntryError> {
         let ram = RamLayout::new(config.memory);
         let entry = config.entry.unwrap_or(config.load_addr);
         let low_end = ram.low().end;
@@ -85,7 +86,15 @@ impl EntryPlan {
         if entry.0 >= entry_limit {
             return Err(EntryError::OutOfReach { entry, mode, limit: entry_limit });
         }
-        let stacks = Stacks::new(config.vcpus, image, stack_limit)?;
+        let stacks = if !tables {
+            Stacks::new(config.vcpus, image, stack_limit)
+        } else if stack_limit <= TABLES.end {
+            Stacks::new(config.vcpus, image, stack_limit.min(TABLES.start))
+        } else {
+            // All from the image to the tables is one obstacle.
+            let taken = image.start.min(TABLES.start)..image.end.max(TABLES.end);
+            Stacks::new(config.vcpus, &taken, stack_limit)
+        }?;
         let mut common = match mode {
             CpuMode::Real => real::state(entry),
             CpuMode::Protected => protected::state(entry),

@@ -14,18 +14,20 @@ mod protected;
 mod real;
 pub mod stacks;
 pub mod state;
+pub mod tables;
 
 use std::ops::Range;
 
 use thiserror::Error;
 
-use crate::config::{ImageFormat, IrqChip, PlatformConfig, StartVcpus, VmConfig};
+use crate::config::{ImageFormat, IrqChip, PlatformConfig, StartVcpus, TopologyError, VmConfig};
 use crate::exit::VcpuId;
 use crate::memory::{BOOT_AREA, GuestMemory, MemoryError, RamLayout};
 use entry::EntryError;
 pub use entry::EntryPlan;
 use flat::{FlatImage, ImageError};
 use paging::PagingError;
+use tables::{Tables, TablesError};
 
 /// Why a guest cannot be started; each is one line that says what failed, and the value.
 #[derive(Debug, Error)]
@@ -39,6 +41,12 @@ pub enum BootError {
     /// The page tables.
     #[error(transparent)]
     Paging(#[from] PagingError),
+    /// The tables that describe the machine.
+    #[error(transparent)]
+    Tables(#[from] TablesError),
+    /// The arrangement of the vCPUs that they describe.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
     /// The guest memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -84,6 +92,11 @@ impl Platform {
         Ok(Self { irqchip, start })
     }
 
+    /// Whether there are tables that describe it ([`tables`]).
+    pub fn has_tables(self) -> bool {
+        self.irqchip != IrqChip::None
+    }
+
     /// Whether vCPU `id` starts by itself.
     pub fn starts(self, id: VcpuId) -> bool {
         self.start == StartVcpus::All || id.0 == 0
@@ -99,7 +112,8 @@ pub struct BootedGuest {
     pub entry: EntryPlan,
     /// The machine that it finds.
     pub platform: Platform,
-    /// The addresses in memory that are not zero: the image, and the boot area if there is one.
+    /// The addresses in memory that are not zero: the image, the tables and the boot area, as far
+    /// as there are such.
     pub loaded: Vec<Range<u64>>,
 }
 
@@ -115,12 +129,29 @@ pub fn load(config: &VmConfig, gib_pages: bool) -> Result<BootedGuest, BootError
     let ram = RamLayout::new(config.memory);
     let image = FlatImage::open(&config.guest)?;
     let place = image.place(config.load_addr, ram)?;
-    let entry = EntryPlan::new(config, &place)?;
+    let tables = tables(config, platform, &place)?;
+    let entry = EntryPlan::new(config, &place, platform.has_tables())?;
     let boot_area = entry::boot_area(config.mode, ram, gib_pages)?;
     let memory = GuestMemory::new(config.memory, &boot_area)?;
     image.load(config.load_addr, &memory)?;
-    let loaded = vec![place, BOOT_AREA.0..BOOT_AREA.0 + boot_area.len() as u64];
+    let mut loaded = vec![place, BOOT_AREA.0..BOOT_AREA.0 + boot_area.len() as u64];
+    if let Some(tables) = tables {
+        loaded.extend(tables.write(&memory)?);
+    }
     Ok(BootedGuest { memory, entry, platform, loaded })
+}
+
+/// The tables of this machine, if it has some, beside an image at `image`.
+fn tables(
+    config: &VmConfig,
+    platform: Platform,
+    image: &Range<u64>,
+) -> Result<Option<Tables>, BootError> {
+    if !platform.has_tables() {
+        return Ok(None);
+    }
+    tables::check_image(image)?;
+    Ok(Some(Tables::new(config.topology()?, RamLayout::new(config.memory))?))
 }
 
 #[cfg(test)]
