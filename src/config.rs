@@ -7,6 +7,7 @@
 //! the VM is built. Plain data, made on the main thread and only read after that.
 
 mod boot;
+mod cpu;
 mod memory_size;
 mod pinning;
 mod platform;
@@ -29,6 +30,9 @@ use crate::stress::config::StressConfig;
 use crate::trace::config::TraceConfig;
 
 pub use boot::{BootConfig, ImageFormat, Module, UnknownImageFormat};
+pub use cpu::{
+    CpuChange, CpuChanges, CpuChangesError, CpuFeature, CpuidBit, CpuidRegister, UnknownCpuFeature,
+};
 pub use memory_size::{MemorySize, MemorySizeError};
 pub use pinning::{CpuList, CpuListError, Pinning};
 pub use platform::{IrqChip, PlatformConfig, StartVcpus, UnknownIrqChip};

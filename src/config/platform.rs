@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use super::Topology;
+use super::{CpuChanges, Topology};
 
 /// What a user asks of the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct PlatformConfig {
     pub start: Option<StartVcpus>,
     /// How the vCPUs are arranged; if not given, each is a core of the only socket.
     pub topology: Option<Topology>,
+    /// What is different about the CPU.
+    pub cpu: CpuChanges,
 }
 
 /// Where the interrupt controllers are.
