@@ -179,3 +179,22 @@ fn the_documented_command_builds_the_documented_guest() {
         run(command).assert_code(0).assert_prints(b"");
     }
 }
+
+/// Every vCPU's local APIC, and the controllers of all, are the same at the start of each iteration,
+/// whatever the iteration before has done to them.
+#[test]
+fn interrupt_controllers_come_back_as_they_were() {
+    if !require_kvm() {
+        return;
+    }
+    for vcpus in [1, 2, 4] {
+        let line = format!(
+            "--demo reset-interrupts --irqchip kernel --vcpus {vcpus} --repeat {MANY} \
+             --iteration-timeout 1m"
+        );
+        let (finished, states) = campaign(&line);
+        assert_eq!(finished.code, 0, "{line}\n{}", finished.stderr);
+        assert_eq!(states.len(), vcpus, "{states:?}");
+        assert!(states.values().all(|count| *count == MANY), "{states:?}");
+    }
+}

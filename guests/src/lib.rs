@@ -111,6 +111,12 @@ pub const GUESTS: &[Guest] = &[
     guest!(Stress, User, "litmus-2-2w", "stress: 2+2W: two writes each, in opposite order"),
     guest!(Stress, User, "smc", "stress: cross-modifying code"),
     guest!(Stress, User, "reset-paging", "stress: translations that an iteration has left"),
+    guest!(
+        Stress,
+        Long,
+        "reset-interrupts",
+        "stress: interrupts and controllers that an iteration has left"
+    ),
     guest!(Stress, Long, "tlb", "stress: a page mapped elsewhere, and INVLPG"),
     guest!(Stress, User, "io-storm", "stress: ports and MMIO of every size at random"),
 ];

@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 
 use super::*;
-use crate::config::{CpuList, PlatformConfig};
+use crate::config::{CpuList, IrqChip, PlatformConfig, StartVcpus};
 use crate::stress::chaos::ChaosRate;
 use crate::stress::seed::Seed;
 use crate::stress::shard::Shard;
@@ -37,6 +37,13 @@ fn defaults() -> VmConfig {
     VmConfig::new(GuestSource::File("g".into()))
 }
 
+fn with_platform(irqchip: Option<IrqChip>, start: Option<StartVcpus>) -> VmConfig {
+    let mut config = defaults();
+    config.platform.irqchip = irqchip;
+    config.platform.start = start;
+    config
+}
+
 #[test]
 fn the_definition_is_consistent() {
     Cli::command().debug_assert();
@@ -45,7 +52,14 @@ fn the_definition_is_consistent() {
 #[test]
 fn a_file_alone_gives_the_defaults() {
     assert_eq!(run_of("g"), (defaults(), LevelFilter::Warn));
-    assert_eq!(run_of("-- g").0, defaults());
+}
+
+#[test]
+fn arguments_after_two_dashes_are_the_guests() {
+    let config = run_of("g --vcpus 2 -- console=ttyS0 --quiet -- x").0;
+    assert_eq!(config.boot.cmdline.as_deref(), Some("console=ttyS0 --quiet -- x"));
+    assert_eq!(config.vcpus.get(), 2);
+    assert_eq!(run_of("g --").0, defaults());
 }
 
 #[test]
@@ -57,6 +71,9 @@ fn each_option_sets_its_value() {
     for (line, expected) in [
         ("--vcpus 4 g", VmConfig { vcpus: VcpuCount::new(4).unwrap(), ..defaults() }),
         ("g --vcpus=65535", VmConfig { vcpus: VcpuCount::new(65_535).unwrap(), ..defaults() }),
+        ("g --irqchip split", with_platform(Some(IrqChip::Split), None)),
+        ("g --start bsp", with_platform(None, Some(StartVcpus::Bsp))),
+        ("g --start=all", with_platform(None, Some(StartVcpus::All))),
         ("g --memory 1G", VmConfig { memory: mib(1024), ..defaults() }),
         ("g --memory 16mib", VmConfig { memory: mib(16), ..defaults() }),
         ("g --memory 1048576", VmConfig { memory: mib(1), ..defaults() }),

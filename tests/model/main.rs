@@ -8,6 +8,7 @@
 
 #![cfg(loom)]
 
+mod bring_up;
 mod checker;
 mod explore;
 mod kick;

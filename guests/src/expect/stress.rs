@@ -122,6 +122,7 @@ pub const STRESS_EXPECTS: &[StressExpect] = &[
     litmus("litmus-2-2w", 2, &["[x]=1; [y]=2;", "[x]=2; [y]=1;", "[x]=2; [y]=2;"]),
     silent("smc"),
     silent("reset-paging"),
+    silent("reset-interrupts"),
     silent("tlb"),
     silent("io-storm"),
 ];
