@@ -14,7 +14,9 @@ use minivmm_guests::{Guest, Kind, Mode};
 use super::entry::{apply_sregs, to_kvm_regs};
 use super::vm::{Machine, map_memory};
 use crate::boot::{self, BootedGuest};
-use crate::config::{CpuMode, CpuidBit, CpuidRegister, GuestSource, MemorySize, VmConfig};
+use crate::config::{
+    BootConfig, CpuMode, CpuidBit, CpuidRegister, GuestSource, ImageFormat, MemorySize, VmConfig,
+};
 use crate::exit::VcpuId;
 
 /// Reads a subleaf and a leaf from any port, and writes what CPUID then says, for ever. In 64-bit
@@ -53,7 +55,9 @@ pub fn seen(
     mode: CpuMode,
 ) -> io::Result<Vec<CpuidBit>> {
     let memory = MemorySize::from_bytes(2 * MemorySize::PAGE).map_err(io::Error::other)?;
-    let config = VmConfig { mode, memory, ..VmConfig::new(GuestSource::Demo(&PROBE)) };
+    let boot = BootConfig { format: Some(ImageFormat::Flat), ..BootConfig::default() };
+    let guest = GuestSource::Demo(&PROBE);
+    let config = VmConfig { boot, mode: Some(mode), memory, ..VmConfig::new(guest) };
     let BootedGuest { memory, entry, .. } = boot::load(&config, false).map_err(io::Error::other)?;
     let machine = Machine { vm: kvm.create_vm().map_err(host_error)?, memory };
     map_memory(&machine.vm, &machine.memory, false).map_err(io::Error::other)?;

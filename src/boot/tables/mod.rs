@@ -55,19 +55,6 @@ pub enum TablesError {
         /// The guest's RAM.
         ram: RamLayout,
     },
-    /// The image would be in their place.
-    #[error(
-        "image at {:#x}-{:#x} overlaps the tables at {:#x}-{:#x} that describe a machine with \
-         interrupt controllers",
-        image.start,
-        image.end - 1,
-        TABLES.start,
-        TABLES.end - 1
-    )]
-    Image {
-        /// The addresses of the image.
-        image: Range<u64>,
-    },
     /// They would be too long.
     #[error("the ACPI tables have room for at most {MAX_VCPUS} vCPUs, and --vcpus is {vcpus}")]
     TooManyVcpus {
@@ -112,18 +99,6 @@ impl Tables {
         };
         Ok([write(RSDP, &self.acpi)?, write(MP_POINTER, &self.mp)?])
     }
-}
-
-/// Makes sure that an image at these addresses leaves room for the tables.
-///
-/// # Errors
-///
-/// If it does not.
-pub fn check_image(image: &Range<u64>) -> Result<(), TablesError> {
-    if image.start < TABLES.end && TABLES.start < image.end {
-        return Err(TablesError::Image { image: image.clone() });
-    }
-    Ok(())
 }
 
 /// An address in the area, which is far below 4 GiB, as the older tables have it.

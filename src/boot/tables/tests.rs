@@ -303,7 +303,7 @@ fn the_mp_table_has_the_wiring_of_an_isa_pc() {
 }
 
 #[test]
-fn tables_need_memory_and_their_place() {
+fn tables_need_memory_and_have_room_for_some_vcpus() {
     let layout = |bytes| RamLayout::new(MemorySize::from_bytes(bytes).unwrap());
     let error = |topology: &str, bytes| {
         Tables::new(topology.parse().unwrap(), layout(bytes)).unwrap_err().to_string()
@@ -317,14 +317,6 @@ fn tables_need_memory_and_their_place() {
         error("1:1281:1", 1 << 20),
         "the ACPI tables have room for at most 1280 vCPUs, and --vcpus is 1281"
     );
-    assert_eq!(check_image(&(0x1000..0xe_0000)), Ok(()));
-    assert_eq!(check_image(&(0x10_0000..0x20_0000)), Ok(()));
-    assert_eq!(
-        check_image(&(0x1000..0xe_0001)).unwrap_err().to_string(),
-        "image at 0x1000-0xe0000 overlaps the tables at 0xe0000-0xfffff that describe a machine \
-         with interrupt controllers"
-    );
-    assert!(check_image(&(0xf_ffff..0x20_0000)).is_err());
 }
 
 proptest! {
