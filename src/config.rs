@@ -7,6 +7,7 @@
 //! the VM is built. Plain data, made on the main thread and only read after that.
 
 mod boot;
+mod devices;
 mod memory_size;
 mod pinning;
 mod platform;
@@ -28,6 +29,10 @@ use crate::stress::config::StressConfig;
 use crate::trace::config::TraceConfig;
 
 pub use boot::{BootConfig, ImageFormat, Module, UnknownImageFormat};
+pub use devices::{
+    ComPort, DeviceConfig, DeviceConfigError, DeviceRequest, DeviceRequestError, FwCfgItem,
+    FwCfgItemError, FwCfgName, PortOutput,
+};
 pub use memory_size::{MemorySize, MemorySizeError};
 pub use pinning::{CpuList, CpuListError, Pinning};
 pub use platform::{IrqChip, PlatformConfig, StartVcpus, UnknownIrqChip};
