@@ -12,7 +12,7 @@ use crate::devices::{
 pub const COM1_BASE: u64 = 0x3f8;
 /// The line of COM1.
 pub const COM1_IRQ: u32 = 4;
-const COM_LEN: u64 = 8;
+pub(super) const COM_LEN: u64 = 8;
 
 /// The names by which the bus knows the devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

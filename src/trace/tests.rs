@@ -151,6 +151,22 @@ fn every_field_of_an_exit_is_recorded() {
 }
 
 #[test]
+fn post_codes_are_markers_in_their_place() {
+    let codes = Step::Out { port: 0x80, size: 1, data: vec![0x42, 7] };
+    let records = recorded(false, vec![Step::in8(0x80), codes, Step::in8(0x3ff)]);
+    let names: Vec<_> = records
+        .iter()
+        .filter_map(|record| match &record.event {
+            Event::Marker(name) => Some(*name),
+            Event::Exit(_) => Some(MarkerName::new(b"exit")),
+            _ => None,
+        })
+        .collect();
+    let expected = ["exit", "POST code 0x42", "POST code 0x07", "exit", "exit", "exit"];
+    assert_eq!(names, expected.map(|name| MarkerName::new(name.as_bytes())));
+}
+
+#[test]
 fn the_guest_steers_its_trace_through_ports() {
     let name = |text: &[u8]| Step::Out { port: 0x5e1, size: 1, data: text.to_vec() };
     let records = recorded(
