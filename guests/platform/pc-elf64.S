@@ -15,13 +15,14 @@
     .globl  _start
 _start:
     test    %edi, %edi
-    jnz     2f
+    jnz     other_cpu
     mov     %rcx, %rbp
     announce
     to_own_tables
     mov     $FORMAT_ELF64, %edi
     mov     %rbp, %rdx
     jmp     start_program           // RSI: vCPUs, RDX: pages
-2:  cli
+other_cpu:
+    cli
     hlt
-    jmp     2b
+    jmp     other_cpu

@@ -141,7 +141,9 @@ void read_multiboot(uint64_t magic, uint64_t info);
 void read_pvh(uint64_t start_info);
 void read_linux(uint64_t boot_params);
 
-// For those four: each fails when there is no room.
+void read_fw_cfg_cmdline(void);
+
+// For all of those: each fails when there is no room.
 void add_ram(uint64_t start, uint64_t size);
 void add_module(uint64_t start, uint64_t size, uint64_t args);
 void set_cmdline(uint64_t text);
@@ -337,6 +339,7 @@ void test_hlt(void);
 void test_uart(void);
 void test_uart_rx(void);
 void test_clock(void);
+void test_fw_cfg(void);
 
 // Sends this many bytes of the alphabet.
 void uart_send_by_polling(uint32_t size);

@@ -67,6 +67,7 @@ void read_boot_info(uint32_t format, uint64_t first, uint64_t second) {
         // RSI and RCX at entry.
         boot.cpus = (uint32_t)first;
         add_ram(0, second * 4096 < RAM_LIMIT ? second * 4096 : RAM_LIMIT);
+        read_fw_cfg_cmdline();
     }
 }
 

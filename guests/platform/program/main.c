@@ -21,6 +21,7 @@ static const struct test {
     {"x2apic", test_x2apic, true, false},
     {"uart", test_uart, false, false},
     {"clock", test_clock, true, false},
+    {"fw-cfg", test_fw_cfg, false, false},
     {"uart-rx", test_uart_rx, false, true},
     {"bench-smp", bench_smp, false, true},
     {"bench-timer", bench_timer, true, true},

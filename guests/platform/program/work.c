@@ -74,12 +74,12 @@ void run_on_all(void (*work)(struct cpu *)) {
 // ---- The watchdog --------------------------------------------------------------------------
 
 // The local timer counts down at some 1 GHz by this divisor (SDM volume 3, figure 11-10): about
-// a minute. The exact time does not matter, only that no wait takes so long.
+// half a minute. The exact time does not matter, only that no wait takes so long.
 #define DIVIDE_BY_128 0xa
-#define WATCHDOG_COUNT 500000000u
+#define WATCHDOG_COUNT 250000000u
 
 // With the PIT at its slowest, 18.2 Hz: the same.
-#define WATCHDOG_TICKS 1092u
+#define WATCHDOG_TICKS 546u
 
 static volatile bool by_pit;
 static volatile uint32_t ticks_left;
@@ -90,7 +90,7 @@ static void watchdog(struct cpu *cpu, uint32_t vector) {
     end_of_interrupt();
     if (by_pit && ticks_left && --ticks_left)
         return;
-    fail("no progress for a minute, waiting for %s", awaited);
+    fail("no progress for half a minute, waiting for %s", awaited);
 }
 
 void watchdog_use_pit(bool use) {
