@@ -110,7 +110,7 @@ fn demo(vcpus: u32) -> Result<VmConfig, Box<dyn Error>> {
     let demo = minivmm_guests::find("bench-poll").ok_or("no such demo")?;
     let mut config = config(Path::new(""), vcpus)?;
     config.guest = GuestSource::Demo(demo);
-    config.mode = CpuMode::Real;
+    config.mode = Some(CpuMode::Real);
     config.regs.push((Register::Rbp, 100));
     config.pin = Some(Pinning::Auto);
     Ok(config)

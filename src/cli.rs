@@ -29,8 +29,8 @@ use minivmm_guests::{GUESTS, Guest};
 use thiserror::Error;
 
 use crate::config::{
-    CpuMode, DEFAULT_LOAD_ADDR, GuestSource, MemorySize, Pinning, PlatformConfig, Register,
-    SerialConfig, UnknownRegister, VcpuCount, VmConfig,
+    CpuMode, GuestSource, MemorySize, Pinning, PlatformConfig, Register, SerialConfig,
+    UnknownRegister, VcpuCount, VmConfig,
 };
 use crate::exit::Gpa;
 use crate::number::{NumberError, parse_bits64, parse_u64};
@@ -173,16 +173,17 @@ struct Cli {
     #[arg(long, help_heading = "Machine", value_name = "CPUS")]
     pin: Option<Pinning>,
 
-    /// CPU mode in which the guest starts [default: real, or the demo's own]
+    /// CPU mode in which the guest starts [default: what the image's format has; for a flat one
+    /// real, or the demo's own]
     #[arg(long, help_heading = "Start of the guest", ignore_case = true)]
     mode: Option<CpuMode>,
 
-    /// Guest-physical address at which a flat image is loaded
+    /// Guest-physical address at which a flat image is loaded [default: 0x1000]
     #[arg(long, help_heading = "Start of the guest", value_name = "ADDR")]
-    #[arg(value_parser = gpa, default_value_t = DEFAULT_LOAD_ADDR, allow_negative_numbers = true)]
-    load_addr: Gpa,
+    #[arg(value_parser = gpa, allow_negative_numbers = true)]
+    load_addr: Option<Gpa>,
 
-    /// Address at which every vCPU starts [default: the load address]
+    /// Address at which a flat image starts [default: the load address]
     #[arg(long, help_heading = "Start of the guest", value_name = "ADDR")]
     #[arg(value_parser = gpa, allow_negative_numbers = true)]
     entry: Option<Gpa>,
@@ -251,7 +252,7 @@ impl Cli {
             return Err(refuse(&conflict));
         }
         let config = VmConfig {
-            mode: self.mode.unwrap_or_else(|| guest.default_mode()),
+            mode: self.mode,
             guest,
             boot: self.boot.into_config(),
             platform,

@@ -122,6 +122,10 @@ pub const GUESTS: &[Guest] = &[
     guest!(Stress, User, "io-storm", "stress: ports and MMIO of every size at random"),
 ];
 
+/// A small BIOS for images that call one: 8 KiB for guest address 0xfe000. Its header and `boot/` in
+/// minivmm say what must be filled in.
+pub const BIOS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bios.bin"));
+
 /// The guest of this name.
 pub fn find(name: &str) -> Option<&'static Guest> {
     GUESTS.iter().find(|guest| guest.name == name)

@@ -11,7 +11,7 @@ fn config(mode: CpuMode, image: &[u8]) -> (VmConfig, tempfile::NamedTempFile) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(image).unwrap();
     let guest = GuestSource::File(file.path().to_owned());
-    (VmConfig { mode, ..VmConfig::new(guest) }, file)
+    (VmConfig { mode: Some(mode), ..VmConfig::new(guest) }, file)
 }
 
 #[test]
@@ -19,7 +19,7 @@ fn one_page_is_enough_in_every_mode() {
     for mode in CpuMode::ALL {
         let (config, _file) = config(mode, b"guest");
         let memory = MemorySize::from_bytes(4096).unwrap();
-        let config = VmConfig { memory, load_addr: Gpa(0), ..config };
+        let config = VmConfig { memory, load_addr: Some(Gpa(0)), ..config };
         let guest = load(&config, false).unwrap();
         let mut bytes = [0; 6];
         guest.memory.read_slice(Gpa(0), &mut bytes).unwrap();
@@ -59,7 +59,7 @@ fn errors_of_every_part_come_through_as_they_are() {
     let missing = GuestSource::File("/nowhere/guest.bin".into());
     let errors = [
         error(VmConfig { guest: missing, ..good.clone() }),
-        error(VmConfig { load_addr: Gpa(128 << 20), ..good.clone() }),
+        error(VmConfig { load_addr: Some(Gpa(128 << 20)), ..good.clone() }),
         error(VmConfig { entry: Some(Gpa(128 << 20)), ..good.clone() }),
         error(VmConfig { memory: MemorySize::from_bytes(2 << 40).unwrap(), ..good }),
     ];

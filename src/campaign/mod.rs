@@ -17,14 +17,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::affinity::{self, AffinityError};
-use crate::boot::flat::{FlatImage, ImageError};
-use crate::config::{GuestSource, SerialConfig, VmConfig};
+use crate::boot::{self, BootError, BootPlan};
+use crate::config::{GuestSource, ImageFormat, SerialConfig, VmConfig};
 use crate::console::{self, Console, ConsoleError, ConsoleOutput};
 use crate::devices::setup::{DeviceSetup, SetupError};
 use crate::exit::VcpuId;
 use crate::host::{self, Host, Signals, Taken};
 use crate::kvm::vm::{KVM_DEVICE, KvmError, KvmVm};
-use crate::memory::RamLayout;
 use crate::outcome::{EndSignal, ExitCode, VmOutcome};
 use crate::panics;
 use crate::report::VmReport;
@@ -65,7 +64,7 @@ pub enum CampaignError {
     Console(#[from] ConsoleError),
     /// The guest's image.
     #[error(transparent)]
-    Image(#[from] ImageError),
+    Boot(#[from] BootError),
     /// The same, for the result.
     #[error("cannot read guest image '{path}': {source}")]
     Read {
@@ -176,12 +175,11 @@ fn empty_result(
     stress: &StressConfig,
     seed: Seed,
 ) -> Result<CampaignResult, CampaignError> {
+    // Before the file is read: it is one then, and has an end.
+    let plan = boot::plan(config)?;
     let guest = match &config.guest {
         GuestSource::Demo(demo) => Guest::new(&config.guest, demo.image),
         GuestSource::File(path) => {
-            // It is a file, and has an end.
-            FlatImage::open(&config.guest)?
-                .place(config.load_addr, RamLayout::new(config.memory))?;
             let image = fs::read(path).map_err(|source| CampaignError::Read {
                 path: path.display().to_string(),
                 source,
@@ -194,8 +192,8 @@ fn empty_result(
         seed,
         vcpus: config.vcpus.get(),
         memory_bytes: config.memory.bytes(),
-        mode: config.mode,
-        options: options(config, stress),
+        mode: plan.mode(),
+        options: options(config, stress, &plan),
     };
     let expect = stress.expect.iter().cloned().map(Requirement::Expect);
     let forbid = stress.forbid.iter().cloned().map(Requirement::Forbid);
@@ -204,10 +202,22 @@ fn empty_result(
 }
 
 /// What else makes a difference to an iteration, as the user writes it.
-fn options(config: &VmConfig, stress: &StressConfig) -> BTreeMap<String, String> {
+fn options(config: &VmConfig, stress: &StressConfig, plan: &BootPlan) -> BTreeMap<String, String> {
     let mut options = BTreeMap::new();
     let mut add = |name: &str, value: String| options.insert(name.to_owned(), value);
-    add("load-addr", config.load_addr.to_string());
+    match plan.format() {
+        ImageFormat::Flat => add("load-addr", config.flat_load_addr().to_string()),
+        format => add("format", format.to_string()),
+    };
+    if let Some(cmdline) = &config.boot.cmdline {
+        add("cmdline", cmdline.clone());
+    }
+    if let Some(initrd) = &config.boot.initrd {
+        add("initrd", initrd.display().to_string());
+    }
+    for (index, module) in config.boot.modules.iter().enumerate() {
+        add(&format!("module {index}"), format!("{}={}", module.path.display(), module.args));
+    }
     add("start", stress.start.to_string());
     if let Some(entry) = config.entry {
         add("entry", entry.to_string());

@@ -89,12 +89,12 @@ fn each_option_sets_its_value() {
         ("g --memory 1G", VmConfig { memory: mib(1024), ..defaults() }),
         ("g --memory 16mib", VmConfig { memory: mib(16), ..defaults() }),
         ("g --memory 1048576", VmConfig { memory: mib(1), ..defaults() }),
-        ("g --mode real", defaults()),
-        ("g --mode protected", VmConfig { mode: CpuMode::Protected, ..defaults() }),
-        ("g --mode LONG", VmConfig { mode: CpuMode::Long, ..defaults() }),
-        ("g --mode user", VmConfig { mode: CpuMode::User, ..defaults() }),
-        ("g --load-addr 0x10_0000", VmConfig { load_addr: Gpa(1 << 20), ..defaults() }),
-        ("g --load-addr 0", VmConfig { load_addr: Gpa(0), ..defaults() }),
+        ("g --mode real", VmConfig { mode: Some(CpuMode::Real), ..defaults() }),
+        ("g --mode protected", VmConfig { mode: Some(CpuMode::Protected), ..defaults() }),
+        ("g --mode LONG", VmConfig { mode: Some(CpuMode::Long), ..defaults() }),
+        ("g --mode user", VmConfig { mode: Some(CpuMode::User), ..defaults() }),
+        ("g --load-addr 0x10_0000", VmConfig { load_addr: Some(Gpa(1 << 20)), ..defaults() }),
+        ("g --load-addr 0", VmConfig { load_addr: Some(Gpa(0)), ..defaults() }),
         ("g --entry 4096", VmConfig { entry: Some(Gpa(4096)), ..defaults() }),
         ("g --timeout 10s", VmConfig { timeout: millis(10_000), ..defaults() }),
         ("g --timeout 500ms", VmConfig { timeout: millis(500), ..defaults() }),
@@ -232,9 +232,9 @@ fn every_demo_can_be_run_and_exported() {
         let stress = is_stress.then(StressConfig::default);
         let expected = VmConfig { stress, ..VmConfig::new(GuestSource::Demo(guest)) };
         assert_eq!(config, expected);
-        assert_eq!(config.mode, guest.mode.into());
+        assert_eq!(config.flat_mode(), guest.mode.into());
         let (config, _) = run_of(&format!("--demo {} --mode user", guest.name));
-        assert_eq!(config.mode, CpuMode::User);
+        assert_eq!(config.flat_mode(), CpuMode::User);
 
         let command = parse_line(&format!("--export-demo {} out.bin", guest.name)).unwrap();
         assert_eq!(command, Command::ExportDemo { demo: guest, path: "out.bin".into() });
@@ -284,7 +284,7 @@ fn help_is_no_error_and_shows_defaults_and_exit_codes() {
         format!("[default: {}]", defaults.vcpus),
         format!("[default: \"{}\"]", defaults.memory),
         format!("[default: {}]", defaults.serial),
-        format!("[default: {}]", defaults.load_addr),
+        format!("[default: {}]", defaults.flat_load_addr()),
     ] {
         let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(words(&text).contains(&default), "no {default} in {text}");
