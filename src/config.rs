@@ -30,7 +30,7 @@ use crate::trace::config::TraceConfig;
 pub use boot::{BootConfig, ImageFormat, Module, UnknownImageFormat};
 pub use memory_size::{MemorySize, MemorySizeError};
 pub use pinning::{CpuList, CpuListError, Pinning};
-pub use platform::{IrqChip, PlatformConfig, StartVcpus, UnknownIrqChip};
+pub use platform::{Assist, IrqChip, PlatformConfig, StartVcpus, UnknownIrqChip};
 pub use register::{Register, UnknownRegister};
 pub use serial::{SerialConfig, SerialConfigError};
 

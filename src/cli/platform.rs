@@ -5,7 +5,7 @@ use std::str::FromStr;
 use clap::Args;
 use thiserror::Error;
 
-use crate::config::{IrqChip, PlatformConfig, StartVcpus};
+use crate::config::{Assist, IrqChip, PlatformConfig, StartVcpus};
 use crate::stress::start::StartMode;
 
 #[derive(Debug, Args)]
@@ -20,6 +20,10 @@ pub(super) struct PlatformArgs {
     /// campaign: together, stagger=DURATION, random or one-by-one
     #[arg(long, value_name = "HOW")]
     start: Option<Start>,
+
+    /// Do not complete instructions that the host's KVM cannot emulate
+    #[arg(long)]
+    no_assist: bool,
 }
 
 /// What `--start` takes.
@@ -62,6 +66,7 @@ impl PlatformArgs {
             Start::Vcpus(vcpus) => vcpus,
             Start::Mode(_) => StartVcpus::All,
         });
-        PlatformConfig { irqchip: self.irqchip, start }
+        let assist = if self.no_assist { Assist::Off } else { Assist::On };
+        PlatformConfig { irqchip: self.irqchip, start, assist }
     }
 }
