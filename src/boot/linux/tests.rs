@@ -145,7 +145,9 @@ fn the_real_mode_code_is_entered_if_asked_for_or_without_another() {
         assert_eq!(told.string(told.word(0x1_0228)), "autoboot");
         assert_eq!(told.bytes(0x10_0000), [0xf4, 0x90], "the protected-mode code");
     }
-    // Linux's words are not for who only calls itself so.
+    // Linux's words are for Linux, and not for what only calls itself so.
+    let told = Told::by(planned(&kernel(), Some(CpuMode::Real)).unwrap());
+    assert_eq!(told.string(told.word(0x1_0228)), DEFAULT_CMDLINE);
     let told = Told::by(planned(&image, None).unwrap());
     assert_eq!(told.string(told.word(0x1_0228)), "");
 }

@@ -119,7 +119,8 @@ fn the_header_s_addresses_say_what_is_loaded() {
     // A part of it, and memory behind.
     let image = with_addresses(0x20, [ADDR, ADDR, ADDR + 0x38, ADDR + 0x1000, entry], 0x40);
     let (range, rip) = placed(&image);
-    assert_eq!((range, rip), (vec![0x10_0000..0x10_1000], u64::from(entry)));
+    assert_eq!(range, std::slice::from_ref(&(0x10_0000..0x10_1000)));
+    assert_eq!(rip, u64::from(entry));
     let memory = GuestMemory::new(MemorySize::default(), &[]).unwrap();
     let written = planned(&image).unwrap().1.write(&memory).unwrap();
     assert_eq!(written[0], 0x10_0000..0x10_0038);
