@@ -266,6 +266,9 @@ impl Cli {
             trace: self.trace.into_config(),
             stress,
         };
+        if let Err(mismatch) = config.topology() {
+            return Err(Cli::command().error(ErrorKind::ArgumentConflict, mismatch));
+        }
         Ok(Command::Run { config: config.into(), log_level: log_level(self.verbose, self.quiet) })
     }
 }

@@ -7,6 +7,7 @@
 //! the VM is built. Plain data, made on the main thread and only read after that.
 
 mod boot;
+mod cpu;
 mod memory_size;
 mod pinning;
 mod platform;
@@ -14,6 +15,7 @@ mod register;
 mod serial;
 #[cfg(test)]
 mod tests;
+mod topology;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -28,11 +30,15 @@ use crate::stress::config::StressConfig;
 use crate::trace::config::TraceConfig;
 
 pub use boot::{BootConfig, ImageFormat, Module, UnknownImageFormat};
+pub use cpu::{
+    CpuChange, CpuChanges, CpuChangesError, CpuFeature, CpuidBit, CpuidRegister, UnknownCpuFeature,
+};
 pub use memory_size::{MemorySize, MemorySizeError};
 pub use pinning::{CpuList, CpuListError, Pinning};
 pub use platform::{IrqChip, PlatformConfig, StartVcpus, UnknownIrqChip};
 pub use register::{Register, UnknownRegister};
 pub use serial::{SerialConfig, SerialConfigError};
+pub use topology::{ApicId, Topology, TopologyError};
 
 /// Where a flat image goes unless the user says otherwise: the second page, which leaves the
 /// real-mode interrupt table in the first one alone.
@@ -90,6 +96,19 @@ impl VmConfig {
             pin: None,
             trace: TraceConfig::default(),
             stress: None,
+        }
+    }
+
+    /// How the vCPUs are arranged.
+    ///
+    /// # Errors
+    ///
+    /// If that is not for as many as there are.
+    pub fn topology(&self) -> Result<Topology, TopologyError> {
+        match self.platform.topology {
+            None => Ok(Topology::flat(self.vcpus)),
+            Some(topology) if topology.vcpus() == self.vcpus.get() => Ok(topology),
+            Some(topology) => Err(TopologyError::Mismatch { topology, vcpus: self.vcpus }),
         }
     }
 

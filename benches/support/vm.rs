@@ -195,7 +195,8 @@ impl BareVm {
         let kvm = Kvm::new()?;
         let vm = kvm.create_vm()?;
         let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
-        let guest = boot::load(config, cpuid::has_gib_pages(supported.as_slice()))?;
+        let gib_pages = cpuid::has_gib_pages(supported.as_slice(), &config.platform.cpu);
+        let guest = boot::load(config, gib_pages)?;
         for (slot, region) in (0..).zip(guest.memory.regions()) {
             let region = kvm_userspace_memory_region {
                 slot,
@@ -209,7 +210,8 @@ impl BareVm {
             unsafe { vm.set_user_memory_region(region) }?;
         }
         vm.set_tss_address(TSS_ADDRESS)?;
-        let cpuid = CpuidTemplate::new(supported.as_slice(), config.vcpus)?;
+        let entries = supported.as_slice().to_vec();
+        let cpuid = CpuidTemplate::new(entries, config.topology()?, None)?;
         Ok(Self { vm, guest, cpuid })
     }
 

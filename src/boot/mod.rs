@@ -8,6 +8,7 @@
 //! `kvm/entry.rs`. Runs on the main thread, before any vCPU exists.
 
 pub mod beside;
+mod bios;
 mod detect;
 pub mod elf;
 pub mod entry;
@@ -30,13 +31,14 @@ pub mod stacks;
 pub mod state;
 #[cfg(test)]
 mod synthetic;
+pub mod tables;
 
 use std::ops::Range;
 
 use thiserror::Error;
 
 use crate::config::{
-    CpuMode, ImageFormat, IrqChip, MemorySize, PlatformConfig, StartVcpus, VmConfig,
+    CpuMode, ImageFormat, IrqChip, MemorySize, PlatformConfig, StartVcpus, TopologyError, VmConfig,
 };
 use crate::exit::VcpuId;
 use crate::memory::{BOOT_AREA, GuestMemory, MemoryError, RamLayout};
@@ -51,6 +53,7 @@ use multiboot::MultibootError;
 use options::OptionError;
 use paging::PagingError;
 use pvh::PvhError;
+use tables::{Tables, TablesError};
 
 /// Why a guest cannot be started; each is one line that says what failed, and the value.
 #[derive(Debug, Error)]
@@ -82,6 +85,12 @@ pub enum BootError {
     /// The page tables.
     #[error(transparent)]
     Paging(#[from] PagingError),
+    /// The tables that describe the machine.
+    #[error(transparent)]
+    Tables(#[from] TablesError),
+    /// The arrangement of the vCPUs that they describe.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
     /// The guest memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -157,8 +166,8 @@ pub struct BootedGuest {
     pub entry: EntryPlan,
     /// The machine that it finds.
     pub platform: Platform,
-    /// The addresses in memory that are not zero: the image and what was loaded with it, and the
-    /// boot area if there is one.
+    /// The addresses in memory that are not zero: the image and what was loaded with it, the tables
+    /// and the boot area, as far as there are such.
     pub loaded: Vec<Range<u64>>,
 }
 
@@ -170,6 +179,7 @@ pub struct BootPlan {
     platform: Platform,
     memory: MemorySize,
     layout: Layout,
+    tables: Option<Tables>,
     start: Start,
     entry: EntryPlan,
 }
@@ -197,7 +207,12 @@ pub fn plan(config: &VmConfig) -> Result<BootPlan, BootError> {
     let format = image.format();
     options::check(format, config)?;
     let platform = Platform::new(format, &config.platform)?;
-    let mut layout = Layout::new(file, RamLayout::new(config.memory), platform.has_tables());
+    let ram = RamLayout::new(config.memory);
+    let tables = match platform.has_tables() {
+        true => Some(Tables::new(config.topology()?, ram)?),
+        false => None,
+    };
+    let mut layout = Layout::new(file, ram, tables.is_some());
     let (boot, mode) = (&config.boot, config.mode);
     let start = match image {
         Recognised::Flat => flat::plan(config, &mut layout)?,
@@ -213,7 +228,7 @@ pub fn plan(config: &VmConfig) -> Result<BootPlan, BootError> {
         "{} image, starting in {} mode at {:#x}",
         format, start.mode(), entry.entry_point()
     );
-    Ok(BootPlan { format, platform, memory: config.memory, layout, start, entry })
+    Ok(BootPlan { format, platform, memory: config.memory, layout, tables, start, entry })
 }
 
 impl BootPlan {
@@ -237,6 +252,9 @@ impl BootPlan {
         let boot_area = self.start.boot_area(RamLayout::new(self.memory), gib_pages)?;
         let memory = GuestMemory::new(self.memory, &boot_area)?;
         let mut loaded = self.layout.write(&memory)?;
+        if let Some(tables) = &self.tables {
+            loaded.extend(tables.write(&memory)?);
+        }
         loaded.push(BOOT_AREA.0..BOOT_AREA.0 + boot_area.len() as u64);
         Ok(BootedGuest { memory, entry: self.entry, platform: self.platform, loaded })
     }

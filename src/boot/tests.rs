@@ -73,3 +73,38 @@ fn errors_of_every_part_come_through_as_they_are() {
         assert!(error.starts_with(start), "{error}");
     }
 }
+
+#[test]
+fn a_machine_with_interrupt_controllers_has_tables_where_guests_look() {
+    let (config, _file) = config(CpuMode::Long, b"guest");
+    let with = |irqchip| {
+        let platform = PlatformConfig { irqchip: Some(irqchip), ..PlatformConfig::default() };
+        VmConfig { platform, ..config.clone() }
+    };
+    let signature = |guest: &BootedGuest, at| {
+        let mut bytes = [0; 4];
+        guest.memory.read_slice(Gpa(at), &mut bytes).unwrap();
+        bytes
+    };
+    let none = load(&with(IrqChip::None), false).unwrap();
+    assert_eq!((none.loaded.len(), signature(&none, 0xe_0000)), (2, [0; 4]));
+    for irqchip in [IrqChip::Kernel, IrqChip::Split] {
+        let guest = load(&with(irqchip), false).unwrap();
+        assert_eq!(signature(&guest, 0xe_0000), *b"RSD ");
+        assert_eq!(signature(&guest, 0xf_0000), *b"_MP_");
+        let starts: Vec<_> = guest.loaded.iter().map(|range| range.start).collect();
+        assert_eq!(starts, [0x1000, 0xe_0000, 0xf_0000, 0xf000_0000]);
+    }
+    let error = |config| load(&config, false).unwrap_err().to_string();
+    let kernel = with(IrqChip::Kernel);
+    let in_the_way = VmConfig { load_addr: Some(Gpa(0xf_8000)), ..kernel.clone() };
+    let in_the_way = error(in_the_way);
+    assert_eq!(
+        in_the_way,
+        "image at 0xf8000-0xf8004 overlaps the machine's tables at 0xe0000-0xfdfff"
+    );
+    let topology = Some("1:2:1".parse().unwrap());
+    let platform = PlatformConfig { topology, ..kernel.platform.clone() };
+    let mismatch = error(VmConfig { platform, ..kernel });
+    assert_eq!(mismatch, "--topology 1:2:1 is for 2 vCPUs, and --vcpus is 1");
+}

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use clap::Args;
 use thiserror::Error;
 
-use crate::config::{IrqChip, PlatformConfig, StartVcpus};
+use crate::config::{CpuChanges, IrqChip, PlatformConfig, StartVcpus, Topology};
 use crate::stress::start::StartMode;
 
 #[derive(Debug, Args)]
@@ -20,6 +20,14 @@ pub(super) struct PlatformArgs {
     /// campaign: together, stagger=DURATION, random or one-by-one
     #[arg(long, value_name = "HOW")]
     start: Option<Start>,
+
+    /// How the vCPUs are arranged [default: one socket, and a core for each]
+    #[arg(long, value_name = "SOCKETS:CORES:THREADS")]
+    topology: Option<Topology>,
+
+    /// Features for the CPU to have or not to have, by their names in /proc/cpuinfo
+    #[arg(long, value_name = "-FEATURE,+FEATURE", allow_hyphen_values = true)]
+    cpu: Option<CpuChanges>,
 }
 
 /// What `--start` takes.
@@ -62,6 +70,11 @@ impl PlatformArgs {
             Start::Vcpus(vcpus) => vcpus,
             Start::Mode(_) => StartVcpus::All,
         });
-        PlatformConfig { irqchip: self.irqchip, start }
+        PlatformConfig {
+            irqchip: self.irqchip,
+            start,
+            topology: self.topology,
+            cpu: self.cpu.unwrap_or_default(),
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 
 use super::*;
-use crate::config::{CpuList, IrqChip, StartVcpus};
+use crate::config::{CpuList, IrqChip, PlatformConfig, StartVcpus};
 use crate::stress::chaos::ChaosRate;
 use crate::stress::seed::Seed;
 use crate::stress::shard::Shard;
@@ -91,6 +91,17 @@ fn each_option_sets_its_value() {
         ("g --serial null", VmConfig { serial: SerialConfig::Null, ..defaults() }),
         ("g --serial pty", VmConfig { serial: SerialConfig::Pty, ..defaults() }),
         ("g --serial file:a/b", VmConfig { serial: file("a/b"), ..defaults() }),
+        (
+            "g --vcpus 8 --topology 2:2:2",
+            VmConfig {
+                vcpus: VcpuCount::new(8).unwrap(),
+                platform: PlatformConfig {
+                    topology: Some("2:2:2".parse().unwrap()),
+                    ..PlatformConfig::default()
+                },
+                ..defaults()
+            },
+        ),
         ("g --pin auto", VmConfig { pin: Some(Pinning::Auto), ..defaults() }),
         ("g --pin 0,2-3", VmConfig { pin: cpus(&[0, 2, 3]), ..defaults() }),
         (
@@ -131,6 +142,11 @@ fn bad_values_are_named_in_one_line() {
         ("--memory <SIZE>", "4097", "4097 bytes are not a whole number of 4 KiB pages"),
         ("--memory <SIZE>", "65T", "71468255805440 bytes are more than the limit of 64 TiB"),
         ("--memory <SIZE>", "1X", "'X' is not a unit of memory: expected K, M, G or T"),
+        (
+            "--topology <SOCKETS:CORES:THREADS>",
+            "4",
+            "'4' is not a topology: expected SOCKETS:CORES:THREADS, such as 1:4:2",
+        ),
         ("--load-addr <ADDR>", "here", &format!("'here' {number}")),
         ("--entry <ADDR>", "-4096", &format!("'-4096' {number}")),
         ("--entry <ADDR>", "0x1ffffffffffffffff", "0x1ffffffffffffffff does not fit in 64 bits"),
@@ -437,4 +453,12 @@ fn what_does_not_go_together_in_a_campaign() {
         let error = error_of(line).to_string();
         assert!(error.contains(why), "{line}: {error}");
     }
+}
+
+#[test]
+fn a_topology_is_for_all_vcpus() {
+    let error = error_of("g --vcpus 3 --topology 1:2:2");
+    assert_eq!(error.kind(), ErrorKind::ArgumentConflict);
+    let text = error.to_string();
+    assert!(text.contains("--topology 1:2:2 is for 4 vCPUs, and --vcpus is 3"), "{text}");
 }

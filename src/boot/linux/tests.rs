@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::boot::file::GuestFile;
 use crate::boot::state::EntryState;
 use crate::boot::synthetic::{BzImage, ElfImage};
 use crate::config::{GuestSource, MemorySize};
@@ -129,15 +130,15 @@ fn the_real_mode_code_is_entered_if_asked_for_or_without_another() {
     for mode in [None, Some(CpuMode::Real)] {
         let planned = plan(&image.build(), mode, &boot, false).unwrap();
         let state = planned.state;
-        assert_eq!(
-            (planned.mode, state.cs.base, state.cs.selector),
-            (CpuMode::Real, 0x1_0200, 0x1020)
-        );
-        assert_eq!((state.regs.rip, state.regs.rsp), (0, 0xe000));
+        // In the BIOS, which goes on to the real-mode code.
+        let cs = (state.cs.base, state.cs.selector);
+        assert_eq!((planned.mode, cs, state.regs.rsp), (CpuMode::Real, (0xf_0000, 0xf000), 0xe000));
+        assert!(state.regs.rip >= 0xe000 && state.regs.rip < 0x1_0000);
         for data in [state.ds, state.es, state.fs, state.gs, state.ss] {
             assert_eq!((data.selector, data.base, data.limit), (0x1000, 0x1_0000, 0xffff));
         }
         let told = Told::by(planned);
+        assert_eq!(told.bytes(0xf_e800), [0, 0, 0x20, 0x10], "where the BIOS goes on");
         assert_eq!(told.bytes(0x1_0202), *b"HdrS");
         assert_eq!(told.bytes(0x1_0210), [0xff, 0x81], "type_of_loader; loadflags: heap, high");
         assert_eq!(told.bytes(0x1_0224), [0x00, 0xde], "heap_end_ptr");
