@@ -3,6 +3,7 @@
 //! The facts are those in the header of each guest's source. Nothing here runs a guest, and
 //! the program itself does not use it. The number of iterations is the default (`rbp` = 0).
 
+pub mod platform;
 pub mod stress;
 
 use std::collections::BTreeMap;
@@ -178,6 +179,7 @@ pub const EXPECTS: &[Expect] = &[
     halts("wide-io", Output::Exact(|_| b"wide ok\n".into())),
     halts("mmio-probe", Output::Exact(|_| b"mmio ok\n".into())),
     halts("unknown-ports", Output::Exact(|_| b"ports ok\n".into())),
+    halts("devices", Output::Exact(|_| b"devices ok\n".into())),
     halts("trace-markers", Output::Exact(|_| b"markers ok\n".into())),
     halts("uart-selftest", Output::Exact(|_| b"uart ok\n".into())),
     halts(
