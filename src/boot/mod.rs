@@ -15,6 +15,8 @@ pub mod entry;
 pub mod file;
 mod flat;
 mod gdt;
+#[cfg(test)]
+mod hostile_tests;
 pub mod layout;
 pub mod linux;
 mod long;
