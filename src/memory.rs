@@ -44,7 +44,10 @@ pub const EXTENDED_START: u64 = 0x10_0000;
 
 /// Where the tables that describe the machine lie, in what is the BIOS's part of a PC: those of
 /// ACPI and the MP table.
-pub const TABLES: Range<u64> = 0xe_0000..EXTENDED_START;
+pub const TABLES: Range<u64> = 0xe_0000..BIOS.start;
+
+/// Where the BIOS is, for those images that call one: behind the tables, up to 1 MiB.
+pub const BIOS: Range<u64> = 0xf_e000..EXTENDED_START;
 
 /// Where the tables begin, with ACPI's root system description pointer.
 pub const RSDP: Gpa = Gpa(TABLES.start);

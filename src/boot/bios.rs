@@ -4,9 +4,10 @@
 
 use super::memory_map::{MapEntry, Usage};
 use crate::exit::Gpa;
+use crate::memory;
 
 /// Where the BIOS is, and the segment in which it runs there.
-pub(super) const BASE: Gpa = Gpa(0xf_e000);
+pub(super) const BASE: Gpa = Gpa(memory::BIOS.start);
 pub(super) const SEGMENT: u16 = 0xf000;
 /// The offset of [`BASE`] in its segment.
 const ORIGIN: u16 = 0xe000;
@@ -94,7 +95,11 @@ fn put(bytes: &mut [u8], offset: usize, value: u16) {
 fn sizes(map: &[MapEntry]) -> [u16; 3] {
     let above = ram_from(map, MIB);
     let to_16_mib = above.min(15 * MIB);
-    [clamp(above.min(63 * MIB) / KIB), clamp(to_16_mib / KIB), clamp((above - to_16_mib) / (64 * KIB))]
+    [
+        clamp(above.min(63 * MIB) / KIB),
+        clamp(to_16_mib / KIB),
+        clamp((above - to_16_mib) / (64 * KIB)),
+    ]
 }
 
 /// How much RAM there is without a gap from `start` on.
@@ -108,3 +113,4 @@ fn clamp(value: u64) -> u16 {
 }
 
 const _: () = assert!(ORIGIN as u64 + (SEGMENT as u64) * 16 == BASE.0);
+const _: () = assert!(BASE.0 + minivmm_guests::BIOS.len() as u64 == memory::BIOS.end);

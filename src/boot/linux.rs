@@ -2,7 +2,8 @@
 //!
 //! Here is what is done with a kernel once it is known: where it goes, the initial RAM disk, the
 //! command line, and the state at entry. What a bzImage says about itself is in
-//! `linux/header.rs`, and what the kernel is told in `linux/zero_page.rs`. The source is "The
+//! `linux/header.rs`, what the kernel is told in `linux/zero_page.rs`, and the start in real mode in
+//! `linux/real_mode.rs`. The source is "The
 //! Linux/x86 Boot Protocol" (Linux, Documentation/arch/x86/boot.rst, version 2.15) and
 //! zero-page.rst beside it.
 //!
@@ -11,20 +12,21 @@
 //! neither what nor how much.
 
 pub(super) mod header;
+mod real_mode;
 mod zero_page;
 
 use std::ops::Range;
 
-use linux_loader::bootparam::{CAN_USE_HEAP, LOADED_HIGH, setup_header};
+use linux_loader::bootparam::{LOADED_HIGH, setup_header};
 use thiserror::Error;
 
 use super::beside::{self, BesideError};
 use super::elf::{Elf, ElfError};
 use super::entry::Start;
-use super::file::{FileError, GuestFile};
+use super::file::FileError;
 use super::gdt::Selectors;
 use super::layout::{IMAGE, Layout, LayoutError, Preference};
-use super::{long, protected, real};
+use super::{long, protected};
 use crate::config::{BootConfig, CpuMode};
 use crate::exit::Gpa;
 use crate::memory::EXTENDED_START;
@@ -46,15 +48,6 @@ const VIDEO_NORMAL: u16 = 0xffff;
 
 /// The 64-bit entry point is so far into the kernel ("64-bit Boot Protocol").
 const ENTRY_64: u64 = 0x200;
-
-/// Where the real-mode part goes, and how far its heap and its stack reach there ("The Real-Mode
-/// Kernel Header"); the command line is behind them.
-const SETUP_BASE: u64 = 0x1_0000;
-const SETUP_STACK: u16 = 0xe000;
-/// What heap_end_ptr counts from.
-const SETUP_HEAP_BASE: u16 = 0x200;
-/// What the stack must have at least.
-const SETUP_STACK_MIN: u64 = 0x1000;
 
 /// Why a Linux kernel cannot be loaded.
 #[derive(Debug, Error)]
@@ -168,7 +161,7 @@ pub(super) fn plan_bzimage(
     header.code32_start = below_4_gib(load);
     let told = Told { header, cmdline, initrd_end: kernel.initrd_end() };
     if protocol == Protocol::Bits16 {
-        return plan_real_mode(kernel, told, boot, layout);
+        return real_mode::plan(kernel, told, boot, layout);
     }
     let zero_page = zero_page::place(told, kernel.raw(), boot, layout)?;
     let entry = if protocol == Protocol::Bits64 { load + ENTRY_64 } else { load };
@@ -246,46 +239,6 @@ fn place_kernel(
     let place = layout.take("kernel", Gpa(load), end - load)?;
     layout.fill_from(&place, IMAGE, kernel.code.start, code_len);
     Ok(load)
-}
-
-/// The real-mode code, with its header filled in, and the command line behind its stack.
-fn plan_real_mode(
-    kernel: &Kernel,
-    mut told: Told<'_>,
-    boot: &BootConfig,
-    layout: &mut Layout,
-) -> Result<Start, LinuxError> {
-    log::warn!(
-        target: "minivmm::boot",
-        "the kernel starts in real mode, where it may want services of a BIOS, and there is none"
-    );
-    let (len, limit) = (kernel.code.start, u64::from(SETUP_STACK) - SETUP_STACK_MIN);
-    if len > limit {
-        return Err(LinuxError::SetupTooLong { len, limit });
-    }
-    let cmdline_at = SETUP_BASE + u64::from(SETUP_STACK);
-    let text = with_nul(told.cmdline);
-    let place = layout.take(
-        "kernel's real-mode code",
-        Gpa(SETUP_BASE),
-        u64::from(SETUP_STACK) + text.len() as u64,
-    )?;
-    let initrd = place_initrd(boot, told.initrd_end, layout)?;
-    told.fill_in(cmdline_at, initrd);
-    told.header.loadflags |= CAN_USE_HEAP;
-    told.header.heap_end_ptr = SETUP_STACK - SETUP_HEAP_BASE;
-    let mut bytes = read(layout.image(), len)?;
-    kernel.put(&told.header, &mut bytes);
-    bytes.resize(SETUP_STACK.into(), 0);
-    bytes.extend(text);
-    layout.fill(&place, bytes);
-    let state = real::far_state(SETUP_BASE + ENTRY_64, 0, SETUP_BASE, SETUP_STACK);
-    let selectors = Selectors::Linux;
-    Ok(Start::Protocol { mode: CpuMode::Real, state: Box::new(state), selectors })
-}
-
-fn read(image: &GuestFile, len: u64) -> Result<Vec<u8>, LinuxError> {
-    Ok(image.read(0, usize::try_from(len).unwrap_or(0))?)
 }
 
 impl Told<'_> {

@@ -8,6 +8,7 @@
 //! `kvm/entry.rs`. Runs on the main thread, before any vCPU exists.
 
 pub mod beside;
+mod bios;
 mod detect;
 pub mod elf;
 pub mod entry;

@@ -42,7 +42,7 @@ fn tables_are_in_nobodys_way_unless_there_are_any() {
     let error = layout(2 * MIB, true).take("x", Gpa(0), 2 * MIB).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "x at 0x0-0x1fffff overlaps the machine's tables at 0xe0000-0xfffff"
+        "x at 0x0-0x1fffff overlaps the machine's tables at 0xe0000-0xfdfff"
     );
 }
 
