@@ -309,9 +309,9 @@ fn tables_need_memory_and_have_room_for_some_vcpus() {
         Tables::new(topology.parse().unwrap(), layout(bytes)).unwrap_err().to_string()
     };
     assert_eq!(
-        error("1:1:1", (1 << 20) - 4096),
-        "a machine with interrupt controllers has tables at 0xe0000-0xfffff that describe it, and \
-         they are outside the 1020 KiB of memory (0x0-0xfefff)"
+        error("1:1:1", 0xf_d000),
+        "a machine with interrupt controllers has tables at 0xe0000-0xfdfff that describe it, and \
+         they are outside the 1012 KiB of memory (0x0-0xfcfff)"
     );
     assert_eq!(
         error("1:1281:1", 1 << 20),
