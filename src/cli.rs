@@ -29,8 +29,8 @@ use minivmm_guests::{GUESTS, Guest};
 use thiserror::Error;
 
 use crate::config::{
-    CpuMode, GuestSource, MemorySize, Pinning, Register, SerialConfig, UnknownRegister, VcpuCount,
-    VmConfig,
+    CpuMode, GuestSource, MemorySize, Pinning, PlatformConfig, Register, SerialConfig,
+    UnknownRegister, VcpuCount, VmConfig,
 };
 use crate::exit::Gpa;
 use crate::number::{NumberError, parse_bits64, parse_u64};
@@ -243,15 +243,19 @@ impl Cli {
         // The output of a run that did not ask for many is for the user.
         let keeps_output = asked.is_some();
         let stress = asked.or_else(|| guest.reports_outcomes().then(StressConfig::default));
+        let refuse = |conflict: &dyn std::fmt::Display| {
+            Cli::command().error(ErrorKind::ArgumentConflict, conflict)
+        };
+        let platform = self.platform.into_config().map_err(|error| refuse(&error))?;
         let traced = self.trace.is_recording();
-        if let Some(conflict) = conflict(stress.as_ref(), self.serial.as_ref(), traced) {
-            return Err(Cli::command().error(ErrorKind::ArgumentConflict, conflict));
+        if let Some(conflict) = conflict(stress.as_ref(), self.serial.as_ref(), traced, &platform) {
+            return Err(refuse(&conflict));
         }
         let config = VmConfig {
             mode: self.mode,
             guest,
             boot: self.boot.into_config(),
-            platform: self.platform.into_config(),
+            platform,
             vcpus: self.vcpus,
             memory: self.memory,
             load_addr: self.load_addr,
@@ -278,6 +282,7 @@ fn conflict(
     stress: Option<&StressConfig>,
     serial: Option<&SerialConfig>,
     traced: bool,
+    platform: &PlatformConfig,
 ) -> Option<&'static str> {
     let Some(stress) = stress else {
         return (serial == Some(&SerialConfig::Kept))
@@ -287,6 +292,9 @@ fn conflict(
         Some(SerialConfig::Pty) => Some("--serial pty is for a single run, and not for --repeat"),
         Some(SerialConfig::Stdio | SerialConfig::File(_)) if stress.jobs > 1 => {
             Some("--serial stdio and file: are for one VM, and not for several --jobs")
+        }
+        _ if stress.jobs > 1 && platform.devices.writes_files() => {
+            Some("--device with file: is for one VM, and not for several --jobs")
         }
         _ if stress.jobs > 1 && traced => {
             Some("--trace and --stats are for one VM, and not for several --jobs")

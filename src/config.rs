@@ -8,6 +8,7 @@
 
 mod boot;
 mod cpu;
+mod devices;
 mod memory_size;
 mod pinning;
 mod platform;
@@ -32,6 +33,10 @@ use crate::trace::config::TraceConfig;
 pub use boot::{BootConfig, ImageFormat, Module, UnknownImageFormat};
 pub use cpu::{
     CpuChange, CpuChanges, CpuChangesError, CpuFeature, CpuidBit, CpuidRegister, UnknownCpuFeature,
+};
+pub use devices::{
+    ComPort, DeviceConfig, DeviceConfigError, DeviceRequest, DeviceRequestError, FwCfgItem,
+    FwCfgItemError, FwCfgName, PortOutput,
 };
 pub use memory_size::{MemorySize, MemorySizeError};
 pub use pinning::{CpuList, CpuListError, Pinning};

@@ -18,6 +18,7 @@ use minivmm::affinity;
 use minivmm::boot::{self, BootedGuest};
 use minivmm::config::{GuestSource, Pinning, Register, VcpuCount, VmConfig};
 use minivmm::console::Output;
+use minivmm::devices::setup::DeviceSetup;
 use minivmm::exit::{VcpuId, VmExit};
 use minivmm::host::Host;
 use minivmm::kvm::cpuid::{self, CpuidTemplate};
@@ -61,7 +62,8 @@ pub fn run_minivmm(
     let times = Arc::new(Mutex::new(Vec::new()));
     let builder = TimedVm { vm, times: Arc::clone(&times) };
     let tracer = Tracer::new(setup, config.vcpus.get());
-    let vmm = Vmm::new(builder, config.vcpus, affinity::plan(Some(&Pinning::Auto))?, tracer)?;
+    let (cpu_for, devices) = (affinity::plan(Some(&Pinning::Auto))?, DeviceSetup::default());
+    let vmm = Vmm::new(builder, config.vcpus, cpu_for, tracer, devices)?;
     let report = vmm.run(Box::new(output), &mut Host::default(), None);
     match report.outcome {
         VmOutcome::AllHalted => Ok((span(&times.lock()), report)),

@@ -81,6 +81,7 @@ pub const GUESTS: &[Guest] = &[
     guest!(Real, "wide-io", "2- and 4-byte accesses to the UART's registers"),
     guest!(Long, "mmio-probe", "loads and stores where no memory and no device is"),
     guest!(Real, "unknown-ports", "ports without a device, in every size"),
+    guest!(Long, "devices", "a PC's legacy devices, one by one, and those of --device"),
     guest!(Real, "trace-markers", "markers in its own trace, and a part that is left out"),
     guest!(Real, "uart-selftest", "the UART's registers, interrupts, FIFO and loopback"),
     guest!(Real, "uart-lines", "numbered lines from every vCPU (rbp each), under a spin lock"),

@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 use crate::affinity::{self, AffinityError};
 use crate::boot::{self, BootError, BootPlan};
 use crate::config::{GuestSource, ImageFormat, SerialConfig, VmConfig};
-use crate::console::{Console, ConsoleError, ConsoleOutput};
+use crate::console::{self, Console, ConsoleError, ConsoleOutput};
+use crate::devices::setup::{DeviceSetup, SetupError};
 use crate::exit::VcpuId;
 use crate::host::{self, Host, Signals, Taken};
 use crate::kvm::vm::{KVM_DEVICE, KvmError, KvmVm};
@@ -55,6 +56,9 @@ pub enum CampaignError {
     /// The devices, or the events.
     #[error(transparent)]
     Vmm(#[from] VmmError),
+    /// The files for the devices.
+    #[error(transparent)]
+    Devices(#[from] SetupError),
     /// Where the guest's output goes.
     #[error(transparent)]
     Console(#[from] ConsoleError),
@@ -283,6 +287,8 @@ impl Fleet {
                 "some of the {all} vCPUs share a CPU: those do not run at the same time"
             );
         }
+        let keep_output = config.serial == SerialConfig::Kept;
+        let devices = DeviceSetup { keep_output, ..DeviceSetup::read(config)? };
         for vm in 0..stress.jobs {
             let kvm = KvmVm::new(Path::new(KVM_DEVICE), config)?;
             let tracer = Tracer::new(std::mem::take(&mut setup), vcpus);
@@ -296,8 +302,9 @@ impl Fleet {
                 own_cpus,
             };
             let cpu_for = |id: VcpuId| cpu_for(VcpuId(vm * vcpus + id.0));
-            let keep = config.serial == SerialConfig::Kept;
-            let vmm = Vmm::repeating(kvm, config.vcpus, cpu_for, tracer, setup, keep)?;
+            let devices = devices.clone();
+            let mut vmm = Vmm::repeating(kvm, config.vcpus, cpu_for, tracer, devices, setup)?;
+            vmm.connect_ports(console::open_ports(&config.platform.devices)?);
             fleet.stops.push(vmm.stop_handle());
             fleet.rounds.push(vmm.round_handle());
             fleet.ready.push((vmm, Console::open_output(&config.serial)?));

@@ -3,7 +3,9 @@
 use std::os::unix::ffi::OsStrExt;
 
 use super::*;
-use crate::config::{CpuList, IrqChip, PlatformConfig, StartVcpus};
+use crate::config::{
+    CpuList, DeviceConfig, DeviceRequest, FwCfgItem, IrqChip, PlatformConfig, StartVcpus,
+};
 use crate::stress::chaos::ChaosRate;
 use crate::stress::seed::Seed;
 use crate::stress::shard::Shard;
@@ -44,6 +46,16 @@ fn with_platform(irqchip: Option<IrqChip>, start: Option<StartVcpus>) -> VmConfi
     config
 }
 
+fn with_devices(devices: &[&str], files: &[&str]) -> VmConfig {
+    let device = |text: &&str| DeviceRequest::from_os_str(OsStr::new(text)).unwrap();
+    let file = |text: &&str| FwCfgItem::from_os_str(OsStr::new(text)).unwrap();
+    let devices = devices.iter().map(device).collect();
+    let files = files.iter().map(file).collect();
+    let mut config = defaults();
+    config.platform.devices = DeviceConfig::new(devices, files).unwrap();
+    config
+}
+
 #[test]
 fn the_definition_is_consistent() {
     Cli::command().debug_assert();
@@ -74,6 +86,8 @@ fn each_option_sets_its_value() {
         ("g --irqchip split", with_platform(Some(IrqChip::Split), None)),
         ("g --start bsp", with_platform(None, Some(StartVcpus::Bsp))),
         ("g --start=all", with_platform(None, Some(StartVcpus::All))),
+        ("g --device com3 --device testdev", with_devices(&["com3", "testdev"], &[])),
+        ("g --fw-cfg a=b --device com2=file:x", with_devices(&["com2=file:x"], &["a=b"])),
         ("g --memory 1G", VmConfig { memory: mib(1024), ..defaults() }),
         ("g --memory 16mib", VmConfig { memory: mib(16), ..defaults() }),
         ("g --memory 1048576", VmConfig { memory: mib(1), ..defaults() }),
@@ -167,6 +181,12 @@ fn bad_values_are_named_in_one_line() {
             "tcp",
             "'tcp' is not a serial connection: expected stdio, null, pty, kept or file:PATH",
         ),
+        (
+            "--device <DEVICE>",
+            "com1",
+            "'com1' is not a device: expected com2, com3, com4 or testdev",
+        ),
+        ("--fw-cfg <NAME=FILE>", "opt/x", "expected NAME=FILE"),
         ("--pin <CPUS>", "", "at least one CPU is needed"),
         ("--pin <CPUS>", "3-2", "the range 3-2 runs backwards"),
         ("--pin <CPUS>", "2000", "CPU 2000 is above the highest that can be named, 1023"),
@@ -440,6 +460,9 @@ fn what_does_not_go_together_in_a_campaign() {
         ("g --shard 1/2 --seed 3", "--repeat <N>"),
         ("g --jobs 2 --serial stdio", "are for one VM"),
         ("g --jobs 2 --stats", "are for one VM"),
+        ("g --jobs 2 --device com2=file:x", "is for one VM"),
+        ("g --device com2 --device com2=null", "--device com2 is given more than once"),
+        ("g --fw-cfg a=b --fw-cfg a=c", "--fw-cfg a is given more than once"),
         ("g --repeat 2 --serial pty", "is for a single run"),
         ("g --serial kept", "is for --repeat"),
         ("g --repeat 0", "a campaign has at least one iteration"),

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use super::{CpuChanges, Topology};
+use super::{CpuChanges, DeviceConfig, Topology};
 
 /// What a user asks of the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct PlatformConfig {
     pub topology: Option<Topology>,
     /// What is different about the CPU.
     pub cpu: CpuChanges,
+    /// The devices that are there only when asked for.
+    pub devices: DeviceConfig,
 }
 
 /// Where the interrupt controllers are.

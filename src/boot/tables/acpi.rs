@@ -12,7 +12,7 @@ use acpi_tables::sdt::Sdt;
 
 use super::{SCI_IRQ, checksum, dsdt, low_32, madt};
 use crate::config::Topology;
-use crate::devices::power::ACPI_PM1A_CNT;
+use crate::devices::acpi_pm::{PM_TIMER, PM1A_CNT, PM1A_EVT};
 use crate::exit::Gpa;
 
 const OEM_ID: [u8; 6] = *b"MINIVM";
@@ -28,12 +28,9 @@ const RSDP_V1_LEN: usize = 20;
 const FACS_ALIGN: usize = 64;
 const ALIGN: usize = 16;
 
-/// Event register block of PM1a: status and enable, 2 bytes each (section 4.8.3.1).
-const PM1A_EVT: u16 = 0x600;
+/// The lengths of PM1a's blocks (section 4.8.3) and of the timer, in bytes.
 const PM1_EVT_LEN: u8 = 4;
 const PM1_CNT_LEN: u8 = 2;
-/// The PM timer, 32 bits wide (section 4.8.3.3).
-const PM_TMR: u16 = 0x608;
 const PM_TMR_LEN: u8 = 4;
 /// The reset control register, and the value that resets (section 4.8.3.6).
 const RESET_REG: u16 = 0xcf9;
@@ -113,7 +110,6 @@ fn root_pointer(rsdt: u64, xsdt: u64) -> [u8; RSDP_LEN] {
 
 /// The fixed hardware (section 5.2.9). There is no SMI command port, so ACPI is always on.
 fn fadt(facs: u64, dsdt: u64) -> FADTBuilder {
-    let pm1a_cnt = low_16(ACPI_PM1A_CNT);
     let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
         // WBINVD works as in the manual.
         .flag(Flags::Wbinvd)
@@ -133,14 +129,14 @@ fn fadt(facs: u64, dsdt: u64) -> FADTBuilder {
     fadt.x_dsdt = dsdt.into();
     fadt.sci_int = u16::from(SCI_IRQ).into();
     fadt.pm1a_evt_blk = u32::from(PM1A_EVT).into();
-    fadt.pm1a_cnt_blk = u32::from(pm1a_cnt).into();
-    fadt.pm_tmr_blk = u32::from(PM_TMR).into();
+    fadt.pm1a_cnt_blk = u32::from(PM1A_CNT).into();
+    fadt.pm_tmr_blk = u32::from(PM_TIMER).into();
     fadt.pm1_evt_len = PM1_EVT_LEN;
     fadt.pm1_cnt_len = PM1_CNT_LEN;
     fadt.pm_tmr_len = PM_TMR_LEN;
     fadt.x_pm1a_evt_blk = port(PM1A_EVT, PM1_EVT_LEN, AccessSize::WordAccess);
-    fadt.x_pm1a_cnt_blk = port(pm1a_cnt, PM1_CNT_LEN, AccessSize::WordAccess);
-    fadt.x_pm_tmr_blk = port(PM_TMR, PM_TMR_LEN, AccessSize::DwordAccess);
+    fadt.x_pm1a_cnt_blk = port(PM1A_CNT, PM1_CNT_LEN, AccessSize::WordAccess);
+    fadt.x_pm_tmr_blk = port(PM_TIMER, PM_TMR_LEN, AccessSize::DwordAccess);
     fadt.p_lvl2_lat = NO_C2.into();
     fadt.p_lvl3_lat = NO_C3.into();
     fadt.century = RTC_CENTURY;
@@ -154,10 +150,4 @@ fn fadt(facs: u64, dsdt: u64) -> FADTBuilder {
 /// The address of registers at an I/O port, of so many bytes.
 fn port(port: u16, len: u8, access: AccessSize) -> GAS {
     GAS::new(AddressSpace::SystemIo, len * 8, 0, access, port.into())
-}
-
-/// A port, which is never above 0xffff.
-fn low_16(port: u64) -> u16 {
-    let [a, b, ..] = port.to_le_bytes();
-    u16::from_le_bytes([a, b])
 }
