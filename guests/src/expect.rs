@@ -3,6 +3,7 @@
 //! The facts are those in the header of each guest's source. Nothing here runs a guest, and
 //! the program itself does not use it. The number of iterations is the default (`rbp` = 0).
 
+pub mod platform;
 pub mod stress;
 
 use std::collections::BTreeMap;
@@ -188,6 +189,8 @@ pub const EXPECTS: &[Expect] = &[
     halts("uart-storm", Output::Marked(4096)),
     halts("uart-storm-poll", Output::Marked(4096)),
     halts("reset-probe", Output::Exact(|_| b".".into())),
+    halts("assist-check", Output::Exact(|_| b"assist ok\n".into())),
+    halts("assist-system", Output::Exact(|_| b"system ok\n".into())),
     halts("bench-out", Output::Mixed(|| vec![b'x'; 1000])),
     silent("bench-in"),
     halts("bench-poll", Output::Mixed(|| vec![b'x'; 1000])),
