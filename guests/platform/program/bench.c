@@ -111,10 +111,11 @@ void bench_ipi(void) {
 
 void bench_uart(void) {
     uint32_t bytes = parameter("bytes=", DEFAULT_BYTES);
+    const char *text = alphabet(bytes);
     uint64_t start = tsc();
-    uart_send_by_polling(bytes);
+    uart_send_by_polling(text, bytes);
     uint64_t polled = tsc();
-    uart_send_by_interrupt(bytes);
+    uart_send_by_interrupt(text, bytes);
     uint64_t end = tsc();
     print("\nbench-uart: bytes=%u polling=%lu interrupt=%lu\n", bytes, polled - start, end - polled);
 }
