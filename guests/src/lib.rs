@@ -86,6 +86,7 @@ pub const GUESTS: &[Guest] = &[
     guest!(Real, "wide-io", "2- and 4-byte accesses to the UART's registers"),
     guest!(Long, "mmio-probe", "loads and stores where no memory and no device is"),
     guest!(Real, "unknown-ports", "ports without a device, in every size"),
+    guest!(Long, "devices", "a PC's legacy devices, one by one, and those of --device"),
     guest!(Real, "trace-markers", "markers in its own trace, and a part that is left out"),
     guest!(Real, "uart-selftest", "the UART's registers, interrupts, FIFO and loopback"),
     guest!(Real, "uart-lines", "numbered lines from every vCPU (rbp each), under a spin lock"),
@@ -129,6 +130,10 @@ pub const GUESTS: &[Guest] = &[
     guest!(Platform, Protected, "pc-pvh", "test the machine as a PVH guest"),
     guest!(Platform, Long, "pc-linux", "test the machine as a Linux bzImage"),
 ];
+
+/// A small BIOS for images that call one: 8 KiB for guest address 0xfe000. Its header and `boot/` in
+/// minivmm say what must be filled in.
+pub const BIOS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bios.bin"));
 
 /// The guest of this name.
 pub fn find(name: &str) -> Option<&'static Guest> {

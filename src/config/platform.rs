@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use super::{CpuChanges, DeviceConfig, Topology};
+
 /// What a user asks of the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlatformConfig {
@@ -12,6 +14,12 @@ pub struct PlatformConfig {
     pub irqchip: Option<IrqChip>,
     /// Which vCPUs start; those that the image's format expects if not given.
     pub start: Option<StartVcpus>,
+    /// How the vCPUs are arranged; if not given, each is a core of the only socket.
+    pub topology: Option<Topology>,
+    /// What is different about the CPU.
+    pub cpu: CpuChanges,
+    /// The devices that are there only when asked for.
+    pub devices: DeviceConfig,
 }
 
 /// Where the interrupt controllers are.

@@ -2,7 +2,9 @@
 //! `unsafe`: what leaves it is plain data and safe calls.
 
 pub mod cpuid;
+mod cpuid_probe;
 pub mod entry;
+mod features;
 pub mod first_state;
 pub mod irqchip;
 pub mod kick;
@@ -11,5 +13,8 @@ pub mod run_map;
 pub mod slice;
 pub mod stats;
 pub mod tsc;
+mod tsc_offset;
 pub mod vcpu;
+pub mod vcpu_setup;
 pub mod vm;
+mod x2apic;
