@@ -40,7 +40,7 @@ pub use devices::{
 };
 pub use memory_size::{MemorySize, MemorySizeError};
 pub use pinning::{CpuList, CpuListError, Pinning};
-pub use platform::{IrqChip, PlatformConfig, StartVcpus, UnknownIrqChip};
+pub use platform::{Assist, IrqChip, PlatformConfig, StartVcpus, UnknownIrqChip};
 pub use register::{Register, UnknownRegister};
 pub use serial::{SerialConfig, SerialConfigError};
 pub use topology::{ApicId, Topology, TopologyError};

@@ -6,6 +6,7 @@
 //! `console`. docs/architecture.md has the map.
 
 pub mod affinity;
+pub mod assist;
 pub mod boot;
 pub mod bus;
 pub mod campaign;

@@ -93,6 +93,8 @@ pub const GUESTS: &[Guest] = &[
     guest!(Real, "uart-storm", "bytes from every vCPU (rbp each), unlocked and unpolled"),
     guest!(Real, "uart-storm-poll", "uart-storm, waiting for THRE before each byte"),
     guest!(Long, "reset-probe", "look for what an iteration has left for the next"),
+    guest!(Long, "assist-check", "instructions in ring 0 against the same in ring 3 (rbp inputs)"),
+    guest!(Long, "assist-system", "software interrupts, faults and system instructions in ring 0"),
     guest!(Real, "bench-out", "OUT to the UART rbp times on every vCPU"),
     guest!(Real, "bench-in", "IN from the UART rbp times on every vCPU"),
     guest!(Real, "bench-poll", "poll THRE, then OUT, rbp times on every vCPU"),

@@ -7,8 +7,8 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use thiserror::Error;
 
 use crate::config::{
-    CpuChanges, DeviceConfig, DeviceConfigError, DeviceRequest, FwCfgItem, IrqChip, PlatformConfig,
-    StartVcpus, Topology,
+    Assist, CpuChanges, DeviceConfig, DeviceConfigError, DeviceRequest, FwCfgItem, IrqChip,
+    PlatformConfig, StartVcpus, Topology,
 };
 use crate::stress::start::StartMode;
 
@@ -43,6 +43,10 @@ pub(super) struct PlatformArgs {
     #[arg(long, value_name = "NAME=FILE")]
     #[arg(value_parser = OsStringValueParser::new().try_map(|s| FwCfgItem::from_os_str(&s)))]
     fw_cfg: Vec<FwCfgItem>,
+
+    /// Do not complete instructions that the host's KVM cannot emulate
+    #[arg(long)]
+    no_assist: bool,
 }
 
 /// What `--start` takes.
@@ -86,11 +90,13 @@ impl PlatformArgs {
             Start::Vcpus(vcpus) => vcpus,
             Start::Mode(_) => StartVcpus::All,
         });
+        let assist = if self.no_assist { Assist::Off } else { Assist::On };
         Ok(PlatformConfig {
             irqchip: self.irqchip,
             start,
             topology: self.topology,
             cpu: self.cpu.unwrap_or_default(),
+            assist,
             devices: DeviceConfig::new(self.devices, self.fw_cfg)?,
         })
     }

@@ -20,6 +20,18 @@ pub struct PlatformConfig {
     pub cpu: CpuChanges,
     /// The devices that are there only when asked for.
     pub devices: DeviceConfig,
+    /// Whether instructions that KVM cannot emulate are completed here.
+    pub assist: Assist,
+}
+
+/// What is done about an instruction that KVM cannot emulate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Assist {
+    /// It is completed, if it is one that is known.
+    #[default]
+    On,
+    /// It is a failure.
+    Off,
 }
 
 /// Where the interrupt controllers are.

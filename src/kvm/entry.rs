@@ -49,7 +49,8 @@ pub fn apply_sregs(state: &EntryState, sregs: &mut kvm_sregs) {
     sregs.efer = state.efer;
 }
 
-fn to_kvm_segment(segment: Segment) -> kvm_segment {
+/// A segment register, for KVM_SET_SREGS.
+pub fn to_kvm_segment(segment: Segment) -> kvm_segment {
     let [access, flags] = segment.attributes.to_le_bytes();
     let present = access >> 7;
     kvm_segment {
@@ -66,6 +67,20 @@ fn to_kvm_segment(segment: Segment) -> kvm_segment {
         g: flags >> 7,
         unusable: 1 - present,
         padding: 0,
+    }
+}
+
+/// A segment register, as KVM_GET_SREGS gives it: one that is unusable is not present.
+pub fn from_kvm_segment(segment: kvm_segment) -> Segment {
+    let present = segment.present & !segment.unusable & 1;
+    let access = segment.type_ & 0xf | (segment.s & 1) << 4 | (segment.dpl & 3) << 5 | present << 7;
+    let flags =
+        (segment.avl & 1) << 4 | (segment.l & 1) << 5 | (segment.db & 1) << 6 | segment.g << 7;
+    Segment {
+        selector: segment.selector,
+        base: segment.base,
+        limit: segment.limit,
+        attributes: u16::from_le_bytes([access, flags]),
     }
 }
 
@@ -98,10 +113,12 @@ mod tests {
             padding: 0,
         };
         assert_eq!(to_kvm_segment(code64), expected);
+        assert_eq!(from_kvm_segment(expected), code64);
         let data32 = to_kvm_segment(Segment { attributes: 0x5093, ..code64 });
         assert_eq!((data32.l, data32.db, data32.g, data32.avl, data32.dpl), (0, 1, 0, 1, 0));
         let none = to_kvm_segment(Segment::default());
         assert_eq!((none.present, none.unusable), (0, 1));
+        assert_eq!(from_kvm_segment(none), Segment::default());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The host's KVM. This is the only place that names kvm-ioctls, and the only one with
 //! `unsafe`: what leaves it is plain data and safe calls.
 
+pub mod assist;
 pub mod cpuid;
 mod cpuid_probe;
 pub mod entry;

@@ -17,7 +17,9 @@ use kvm_bindings::{
 };
 use kvm_ioctls::VcpuFd;
 
+use crate::assist::{self, Completed};
 use crate::exit::{Direction, Gpa, InsnBytes, MmioExit, PioAddr, PioExit, VmExit};
+use crate::kvm::assist::Assistance;
 use crate::kvm::first_state::{FirstState, MsrList};
 use crate::kvm::kick::KvmKick;
 use crate::kvm::run_map::{Detail, RunMap};
@@ -37,6 +39,8 @@ pub struct KvmVcpu {
     run: Arc<RunMap>,
     /// What [`VcpuRun::reset`] puts back.
     first: Option<Resettable>,
+    /// What it takes to complete instructions, if that is to be done.
+    assistance: Option<Box<Assistance>>,
 }
 
 #[derive(Debug)]
@@ -49,7 +53,7 @@ struct Resettable {
 impl KvmVcpu {
     /// A vCPU that is set up and has not run; `run` is its own.
     pub fn new(fd: VcpuFd, run: RunMap) -> Self {
-        Self { fd, run: Arc::new(run), first: None }
+        Self { fd, run: Arc::new(run), first: None, assistance: None }
     }
 
     /// The same vCPU, which can be put back to the state that it has now. It sets `paging` if it is
@@ -63,6 +67,11 @@ impl KvmVcpu {
         Ok(Self { first: Some(Resettable { first, paging }), ..self })
     }
 
+    /// The same vCPU, which has instructions completed that KVM cannot emulate.
+    pub fn assisted(self, assistance: Assistance) -> Self {
+        Self { assistance: Some(Box::new(assistance)), ..self }
+    }
+
     /// Has KVM complete what the last exit has left open, such as the register that an IN was to
     /// write: the next KVM_RUN would do so, into the new state (KVM API document, section 5, on
     /// KVM_EXIT_IO). There may be further exits in that.
@@ -74,6 +83,11 @@ impl KvmVcpu {
             }
         }
         Err(io::Error::other("KVM does not come to the end of an instruction"))
+    }
+
+    /// KVM's descriptor of it.
+    pub fn fd(&self) -> &VcpuFd {
+        &self.fd
     }
 
     /// KVM's own counters of this vCPU.
@@ -151,6 +165,14 @@ impl VcpuRun for KvmVcpu {
             return None;
         }
         Some(Box::new(to_registers(&regs, &sregs)))
+    }
+
+    fn complete(&mut self, insn: &InsnBytes) -> io::Result<Option<Completed>> {
+        let Self { fd, assistance, .. } = self;
+        match assistance {
+            Some(assistance) => assist::complete(&mut assistance.of(fd), insn.as_slice()),
+            None => Ok(None),
+        }
     }
 
     fn kernel_stats(&mut self) -> Vec<(String, u64)> {

@@ -15,9 +15,10 @@ use kvm_ioctls::{Cap, Kvm, VmFd};
 use parking_lot::Mutex;
 
 use crate::boot::{self, BootError, BootedGuest, EntryPlan, Platform};
-use crate::config::{IrqChip, MemorySize, StartVcpus, VcpuCount, VmConfig};
+use crate::config::{Assist, IrqChip, MemorySize, StartVcpus, VcpuCount, VmConfig};
 use crate::exit::{Gpa, VcpuId};
 use crate::irq::IrqLine;
+use crate::kvm::assist::{Assistance, WrittenPages};
 use crate::kvm::cpuid;
 use crate::kvm::entry::{apply_sregs, to_kvm_regs};
 use crate::kvm::first_state::MsrList;
@@ -203,6 +204,8 @@ pub struct KvmVm {
     run_len: usize,
     /// vCPUs are to show RIP at every exit.
     sync_rip: bool,
+    /// Instructions that KVM cannot emulate are completed.
+    assist: Assist,
 }
 
 #[derive(Debug)]
@@ -214,6 +217,8 @@ struct First {
     lapics: Mutex<Vec<FirstLapic>>,
     /// A vCPU was seen with page tables of the guest's own, once: it may be again.
     paging: Arc<AtomicBool>,
+    /// What was written past KVM since the last iteration.
+    written: Arc<WrittenPages>,
 }
 
 impl KvmVm {
@@ -245,7 +250,16 @@ impl KvmVm {
         }
         let BootedGuest { memory, entry, platform, .. } = booted;
         let machine = Arc::new(Machine { vm, memory });
-        Ok(Self { machine, platform, first, entry, vcpus, run_len, sync_rip })
+        Ok(Self {
+            machine,
+            platform,
+            first,
+            entry,
+            vcpus,
+            run_len,
+            sync_rip,
+            assist: config.platform.assist,
+        })
     }
 
     /// KVM's own counters of this VM.
@@ -259,6 +273,15 @@ impl KvmVm {
 }
 
 impl KvmVm {
+    /// The same vCPU, with assistance if that is wanted.
+    fn assisted(&self, vcpu: KvmVcpu) -> KvmVcpu {
+        let written = || self.first.as_ref().map(|first| Arc::clone(&first.written));
+        match self.assist {
+            Assist::On => vcpu.assisted(Assistance::new(Arc::clone(&self.machine), written())),
+            Assist::Off => vcpu,
+        }
+    }
+
     /// Has KVM drop what it has made of the guest's page tables, its own tables and TLBs: to delete a
     /// memory slot does that. This one is a page in the hole that the guest never sees. Takes some
     /// 150 µs on a KVM without hardware below it, and as long again in page faults.
@@ -314,7 +337,14 @@ fn first(kvm: &Kvm, vm: &VmFd, booted: &BootedGuest) -> Result<First, KvmError> 
         .map_err(|source| KvmError::Call { call: "KVM_GET_MSR_INDEX_LIST", source })?;
     let irqchip = FirstIrqChip::of(vm, booted.platform.irqchip)
         .map_err(|source| KvmError::Call { call: "reading the interrupt controllers", source })?;
-    Ok(First { image, msrs, irqchip, lapics: Mutex::default(), paging: Arc::default() })
+    Ok(First {
+        image,
+        msrs,
+        irqchip,
+        lapics: Mutex::default(),
+        paging: Arc::default(),
+        written: Arc::default(),
+    })
 }
 
 /// KVM_SET_USER_MEMORY_REGION for every stretch of guest memory, with a log of the pages that
@@ -354,6 +384,10 @@ impl BuildVcpu for KvmVm {
     fn reset(&self) -> io::Result<()> {
         let first = self.first.as_ref().ok_or(io::ErrorKind::Unsupported)?;
         let mut tables = first.paging.load(Ordering::Acquire);
+        for page in first.written.take() {
+            first.image.put_back(&self.machine.memory, Gpa(page)).map_err(io::Error::other)?;
+            tables |= is_boot_area(page);
+        }
         for (slot, MemoryRegion { gpa, len, .. }) in (0..).zip(self.machine.memory.regions()) {
             let len = usize::try_from(len).map_err(io::Error::other)?;
             let dirty = self
@@ -364,7 +398,7 @@ impl BuildVcpu for KvmVm {
             for page in set_bits(&dirty) {
                 let page = Gpa(gpa.0 + page * PAGE as u64);
                 first.image.put_back(&self.machine.memory, page).map_err(io::Error::other)?;
-                tables |= page.0 >= BOOT_AREA.0 && page.0 < HOLE.end;
+                tables |= is_boot_area(page.0);
             }
         }
         first.irqchip.put_back(&self.machine.vm)?;
@@ -411,14 +445,20 @@ impl BuildVcpu for KvmVm {
         if self.sync_rip {
             run.sync_registers();
         }
-        let Some(first) = &self.first else { return Ok(KvmVcpu::new(fd, run)) };
+        let vcpu = self.assisted(KvmVcpu::new(fd, run));
+        let Some(first) = &self.first else { return Ok(vcpu) };
         let reading = |source| VcpuError::Setup { what: "reading the vCPU's state", source };
         if irqchip != IrqChip::None {
-            let lapic = FirstLapic::of(&self.machine.vm, &fd).map_err(reading)?;
+            let lapic = FirstLapic::of(&self.machine.vm, vcpu.fd()).map_err(reading)?;
             first.lapics.lock().push(lapic);
         }
-        KvmVcpu::new(fd, run).resettable(&first.msrs, Arc::clone(&first.paging)).map_err(reading)
+        vcpu.resettable(&first.msrs, Arc::clone(&first.paging)).map_err(reading)
     }
+}
+
+/// Whether a page may be one of the page tables that the guest was given.
+fn is_boot_area(page: u64) -> bool {
+    (BOOT_AREA.0..HOLE.end).contains(&page)
 }
 
 /// The numbers of the bits that are set.

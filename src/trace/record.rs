@@ -76,6 +76,8 @@ pub enum Event {
     },
     /// The guest put a name into the timeline through the marker port.
     Marker(MarkerName),
+    /// An instruction that the host cannot emulate was completed, at the exit before: its mnemonic.
+    Completed(MarkerName),
     /// The guest switched recording on or off through the trace control port.
     Recording {
         /// Whether it is on from here.
@@ -141,8 +143,8 @@ pub struct ServiceEvent {
     pub service: u32,
 }
 
-/// A marker's name: at most 24 bytes of text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A marker's name, or a mnemonic: at most 24 bytes of text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MarkerName {
     bytes: [u8; 24],
 }

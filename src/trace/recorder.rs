@@ -35,6 +35,8 @@ pub struct Recorder {
     /// How long it did so for this exit.
     service: u64,
     marker: Vec<u8>,
+    /// The instruction that was completed at the exit that is being handled.
+    completed: Option<MarkerName>,
     kernel: Vec<(String, u64)>,
     ended: bool,
 }
@@ -59,6 +61,7 @@ impl Recorder {
             served: 0,
             service: 0,
             marker: Vec::new(),
+            completed: None,
             kernel: Vec::new(),
             ended: false,
         }
@@ -72,6 +75,11 @@ impl Recorder {
     /// What the kernel has counted about this thread's vCPU.
     pub fn note_kernel_stats(&mut self, counters: Vec<(String, u64)>) {
         self.kernel = counters;
+    }
+
+    /// At the exit that is being handled this instruction was completed. It is kept if the exit is.
+    pub fn completed(&mut self, mnemonic: MarkerName) {
+        self.completed = Some(mnemonic);
     }
 
     /// The vCPU begins to handle its exit number `sequence`, which happened at `time`.
@@ -92,7 +100,11 @@ impl Recorder {
             summary.add(record);
         }
         self.exits.seen += 1;
-        if self.keeps(record) {
+        let keep = self.keeps(record);
+        if let Some(name) = self.completed.take() {
+            self.stage(Record { event: Event::Completed(name), ..*record }, keep);
+        }
+        if keep {
             let result = self.push(record);
             *(if result { &mut self.exits.kept } else { &mut self.exits.dropped }) += 1;
         } else {

@@ -18,8 +18,9 @@ pub mod turn;
 
 use std::io;
 
+use crate::assist::Completed;
 use crate::devices::GuestEnd;
-use crate::exit::{VcpuId, VmExit};
+use crate::exit::{InsnBytes, VcpuId, VmExit};
 use crate::irq::{IrqLine, NullIrq};
 use crate::trace::clock::Counter;
 use registers::Registers;
@@ -44,6 +45,17 @@ pub trait VcpuRun {
     /// RIP at the last exit, if the vCPU was made so that it is known; costs no call.
     fn rip(&mut self) -> Option<u64> {
         None
+    }
+
+    /// Completes the instruction at which the vCPU has exited because the host cannot emulate it,
+    /// and of which `insn` are the bytes, so that the guest can run on. None if it is not one that
+    /// is known ([`assist`](crate::assist)): then nothing has changed.
+    ///
+    /// # Errors
+    ///
+    /// The host refuses a call about the vCPU.
+    fn complete(&mut self, _insn: &InsnBytes) -> io::Result<Option<Completed>> {
+        Ok(None)
     }
 
     /// The registers, where the host still has them.

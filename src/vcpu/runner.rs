@@ -3,13 +3,13 @@
 
 use std::thread;
 
-use log::{Level, log_enabled, trace};
+use log::{Level, log_enabled, trace, warn};
 
 use crate::devices::post_code::{POST_PORT, PostCode};
 use crate::devices::queue::{Closed, DeviceQueue};
 use crate::devices::watch::Watch;
 use crate::devices::{DeviceSet, GuestEnd, PostPolicy, Reply};
-use crate::exit::{Access, AddressSpace, Direction, PioAddr, PioExit, VcpuId, VmExit};
+use crate::exit::{Access, AddressSpace, Direction, InsnBytes, PioAddr, PioExit, VcpuId, VmExit};
 use crate::stress::iteration::Iteration;
 use crate::stress::ports::{Effect, Reported, StressPorts};
 use crate::trace::record::{Event, ExitEvent, Handling, MarkerName, Record, Source, saturate};
@@ -30,6 +30,9 @@ const TRACE_MARKER: PioAddr = PioAddr(0x5e1);
 /// KVM_SYSTEM_EVENT_SHUTDOWN and KVM_SYSTEM_EVENT_RESET.
 const SYSTEM_EVENT_SHUTDOWN: u32 = 1;
 const SYSTEM_EVENT_RESET: u32 = 2;
+
+/// KVM_INTERNAL_ERROR_EMULATION.
+const EMULATION_FAILED: u32 = 1;
 
 /// What the run loop of one vCPU works with.
 #[derive(Debug)]
@@ -287,6 +290,9 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
                 self.access_each(access)
             }
             VmExit::Interrupted | VmExit::SetTpr => Ok(Handling::RunLoop),
+            VmExit::InternalError { suberror: EMULATION_FAILED, insn: Some(insn) } => {
+                self.complete_insn(&insn)
+            }
             VmExit::Hlt => Err(Stop::Halted),
             VmExit::SystemEvent { kind: SYSTEM_EVENT_SHUTDOWN } => {
                 Err(Stop::Guest(GuestEnd::PowerOff))
@@ -297,6 +303,24 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
             | VmExit::InternalError { .. }
             | VmExit::SystemEvent { .. }
             | VmExit::Unhandled { .. } => Err(Stop::Fault),
+        }
+    }
+
+    /// Completes an instruction that the host cannot emulate, if it is one that is known.
+    fn complete_insn(&mut self, insn: &InsnBytes) -> Result<Handling, Stop> {
+        match self.vcpu.complete(insn) {
+            Ok(Some(completed)) => {
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.completed(completed.name());
+                }
+                Ok(Handling::RunLoop)
+            }
+            Ok(None) => Err(Stop::Fault),
+            Err(error) => {
+                let id = self.id;
+                warn!(target: "minivmm::assist", "{id}: cannot complete an instruction: {error}");
+                Err(Stop::Fault)
+            }
         }
     }
 

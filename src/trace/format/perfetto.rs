@@ -240,6 +240,9 @@ impl PerfettoSink {
                 self.events.slice("output", tid, times, &row)
             }
             Event::Marker(name) => self.events.instant(&name.to_string(), record.time, tid, &row),
+            Event::Completed(name) => {
+                self.events.instant(&format!("completed {name}"), record.time, tid, &row)
+            }
             _ => self.events.instant(row.kind.name(), record.time, tid, &row),
         }
     }

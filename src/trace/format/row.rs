@@ -68,6 +68,7 @@ pub enum Kind {
     Stop,
     Interrupt,
     Marker,
+    Completed,
     Recording,
     Totals,
     End,
@@ -97,6 +98,7 @@ impl Kind {
             Self::Stop => "stop",
             Self::Interrupt => "interrupt",
             Self::Marker => "marker",
+            Self::Completed => "completed",
             Self::Recording => "recording",
             Self::Totals => "totals",
             Self::End => "end",
@@ -211,6 +213,7 @@ impl<'a> Row<'a> {
                 Self { irq: Some(irq), on: Some(high), ..row(Kind::Interrupt) }
             }
             Event::Marker(name) => Self { name: Some(Marker(name)), ..row(Kind::Marker) },
+            Event::Completed(name) => Self { name: Some(Marker(name)), ..row(Kind::Completed) },
             Event::Recording { on } => Self { on: Some(on), ..row(Kind::Recording) },
             Event::Totals(Totals { seen, kept, filtered, dropped }) => Self {
                 seen: Some(seen),

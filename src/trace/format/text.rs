@@ -108,6 +108,10 @@ impl Lines {
                 // A vector takes all that is written.
                 let _ = write!(self.text, " name=\"{name}\"");
             }
+            Event::Completed(name) => {
+                self.what("completed");
+                let _ = write!(self.text, " name=\"{name}\"");
+            }
             Event::Recording { on } => {
                 self.what("recording");
                 self.word("on", if *on { "true" } else { "false" });

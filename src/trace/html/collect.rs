@@ -225,6 +225,7 @@ impl Collected {
             Event::Stop => self.add_point(record, "stop", 0, true),
             Event::Interrupt { irq, high } => self.add_point(record, "interrupt", *irq, *high),
             Event::Marker(name) => self.add_named_point(record, "marker", 0, true, *name),
+            Event::Completed(name) => self.add_named_point(record, "completed", 0, true, *name),
             Event::Recording { on } => self.add_point(record, "recording", 0, *on),
             Event::Totals(totals) => self.add_totals(record.source, totals),
             Event::End => self.complete = true,

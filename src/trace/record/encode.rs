@@ -50,6 +50,7 @@ mod kind {
     pub const RECORDING: u8 = 25;
     pub const TOTALS: u8 = 26;
     pub const END: u8 = 27;
+    pub const COMPLETED: u8 = 28;
 }
 
 /// The fields of an encoded record, by what the table calls them.
@@ -173,14 +174,8 @@ impl Record {
             Event::Interrupt { irq, high } => {
                 Raw { kind: kind::INTERRUPT, number: irq, flags: u8::from(high), ..raw }
             }
-            Event::Marker(name) => {
-                let word = |index: usize| {
-                    let mut bytes = [0; 8];
-                    bytes.copy_from_slice(&name.bytes[8 * index..8 * index + 8]);
-                    u64::from_le_bytes(bytes)
-                };
-                Raw { kind: kind::MARKER, address: word(0), data: word(1), rip: word(2), ..raw }
-            }
+            Event::Marker(name) => encode_name(plain(kind::MARKER), name),
+            Event::Completed(name) => encode_name(plain(kind::COMPLETED), name),
             Event::Recording { on } => Raw { kind: kind::RECORDING, flags: u8::from(on), ..raw },
             Event::Totals(totals) => Raw {
                 kind: kind::TOTALS,
@@ -225,10 +220,8 @@ impl Record {
             kind::HALT => Event::Halt,
             kind::STOP => Event::Stop,
             kind::INTERRUPT => Event::Interrupt { irq: raw.number, high: raw.flags & 1 != 0 },
-            kind::MARKER => {
-                let words = [raw.address, raw.data, raw.rip].map(u64::to_le_bytes);
-                Event::Marker(MarkerName::new(words.as_flattened()))
-            }
+            kind::MARKER => Event::Marker(decode_name(raw)),
+            kind::COMPLETED => Event::Completed(decode_name(raw)),
             kind::RECORDING => Event::Recording { on: raw.flags & 1 != 0 },
             kind::TOTALS => Event::Totals(Totals {
                 seen: raw.address,
@@ -259,6 +252,19 @@ impl Record {
         }
         Self::from_words(words)
     }
+}
+
+fn encode_name(raw: Raw, name: MarkerName) -> Raw {
+    let mut words = [0; 3];
+    for (word, bytes) in words.iter_mut().zip(name.bytes.as_chunks().0) {
+        *word = u64::from_le_bytes(*bytes);
+    }
+    let [address, data, rip] = words;
+    Raw { address, data, rip, ..raw }
+}
+
+fn decode_name(raw: Raw) -> MarkerName {
+    MarkerName::new([raw.address, raw.data, raw.rip].map(u64::to_le_bytes).as_flattened())
 }
 
 fn encode_exit(raw: Raw, event: &ExitEvent) -> Raw {

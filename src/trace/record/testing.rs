@@ -88,6 +88,8 @@ fn any_event() -> impl Strategy<Value = Event> {
             .prop_map(|(irq, high)| Event::Interrupt { irq, high }),
         1 => prop::collection::vec(any::<u8>(), 0..30)
             .prop_map(|name| Event::Marker(MarkerName::new(&name))),
+        1 => "[a-z][a-z0-9]{0,23}"
+            .prop_map(|name| Event::Completed(MarkerName::new(name.as_bytes()))),
         1 => any::<bool>().prop_map(|on| Event::Recording { on }),
         1 => any::<[u64; 4]>().prop_map(|[seen, kept, filtered, dropped]| {
             Event::Totals(Totals { seen, kept, filtered, dropped })

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use crate::trace::record::{Reason, Source};
 use crate::trace::summary::distribution::{Distribution, LONGEST_NS};
 use crate::trace::summary::report::{
-    Bin, DevicesReport, ExitCounts, FORMAT, InterruptReport, KernelReport, MarkerReport,
-    OutputReport, QueueReport, RecordingReport, Report, RipReport, Row, ServiceReport,
-    SymbolReport, TimeReport, Times, TotalsReport, TraceReport, VERSION, VcpuReport,
+    Bin, CompletedReport, DevicesReport, ExitCounts, FORMAT, InterruptReport, KernelReport,
+    MarkerReport, OutputReport, QueueReport, RecordingReport, Report, RipReport, Row,
+    ServiceReport, SymbolReport, TimeReport, Times, TotalsReport, TraceReport, VERSION, VcpuReport,
 };
 use crate::trace::summary::stats::{ExitTimes, Note, RipStats, Span, ThreadStats, VcpuStats};
 use crate::trace::summary::{KernelStats, MAX_VCPUS, Summary};
@@ -58,6 +58,7 @@ impl Summary {
             },
             queue: self.queue(span),
             interrupts: self.interrupts(),
+            completed: self.completed(),
             markers: self.markers(),
             recording: self.recording(),
             notes_left_out: self.notes.left_out,
@@ -144,6 +145,17 @@ impl Summary {
             .collect();
         lines.sort_by_key(|line| (line.irq.is_none(), line.irq));
         lines
+    }
+
+    fn completed(&self) -> Vec<CompletedReport> {
+        let row = |(mnemonic, count)| CompletedReport { mnemonic, count };
+        let counts = &self.completed.counts;
+        let kept = counts.iter().map(|(mnemonic, count)| (mnemonic.to_string(), *count));
+        let mut rows: Vec<_> = kept.map(row).collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(row.count));
+        let others = self.completed.others;
+        rows.extend((others > 0).then(|| row((OTHERS.to_owned(), others))));
+        rows
     }
 
     fn markers(&self) -> Vec<MarkerReport> {

@@ -23,13 +23,13 @@ use crate::trace::format::{Cut, TraceInfo};
 use crate::trace::record::{Event, Record, ServiceEvent, Source};
 
 use depth::DepthMeter;
-use stats::{Lines, Note, Notes, OutputStats, Rips, ThreadStats, VcpuStats};
+use stats::{Completions, Lines, Note, Notes, OutputStats, Rips, ThreadStats, VcpuStats};
 
 pub use diff::{Diff, DiffRow};
 pub use report::{
-    Bin, DevicesReport, ExitCounts, InterruptReport, KernelReport, MarkerReport, OutputReport,
-    QueueReport, RecordingReport, Report, RipReport, Row, ServiceReport, SymbolReport, TimeReport,
-    Times, TotalsReport, TraceReport, VcpuReport,
+    Bin, CompletedReport, DevicesReport, ExitCounts, InterruptReport, KernelReport, MarkerReport,
+    OutputReport, QueueReport, RecordingReport, Report, RipReport, Row, ServiceReport,
+    SymbolReport, TimeReport, Times, TotalsReport, TraceReport, VcpuReport,
 };
 pub use text::{Text, TextOptions};
 
@@ -86,6 +86,7 @@ pub struct Summary {
     output: OutputStats,
     lines: Lines,
     notes: Notes,
+    completed: Completions,
     rips: Rips,
     depth: Option<Box<DepthMeter>>,
     /// How many more addresses may have a row.
@@ -115,6 +116,7 @@ impl Summary {
             output: OutputStats::default(),
             lines: Lines::default(),
             notes: Notes::default(),
+            completed: Completions::default(),
             rips: Rips::new(MAX_RIPS),
             depth: None,
             room: MAX_ADDRESS_ROWS,
@@ -166,6 +168,10 @@ impl Summary {
                 self.notes.add(time, source, Note::Marker(*name));
                 self.saw(source, time, 0);
             }
+            Event::Completed(name) => {
+                self.completed.add(*name);
+                self.saw(source, time, 0);
+            }
             Event::Recording { on } => {
                 self.notes.add(time, source, Note::Recording(*on));
                 self.saw(source, time, 0);
@@ -192,6 +198,7 @@ impl Summary {
         self.output.time.merge(&other.output.time);
         self.lines.merge(&other.lines);
         self.notes.merge(&other.notes);
+        self.completed.merge(&other.completed);
         self.rips.merge(&other.rips);
         if let Some(depth) = &other.depth {
             self.depth.get_or_insert_default().merge(depth);

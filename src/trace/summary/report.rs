@@ -53,6 +53,8 @@ pub struct Report {
     pub kicks: u64,
     /// Interrupt lines.
     pub interrupts: Vec<InterruptReport>,
+    /// Instructions that were completed because the host cannot emulate them; the most first.
+    pub completed: Vec<CompletedReport>,
     /// The guest's markers, in the order of time.
     pub markers: Vec<MarkerReport>,
     /// Where the guest switched recording.
@@ -252,6 +254,15 @@ pub struct InterruptReport {
     pub raised: u64,
     /// How often it became low.
     pub lowered: u64,
+}
+
+/// How often one kind of instruction was completed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CompletedReport {
+    /// The mnemonic, or "others".
+    pub mnemonic: String,
+    /// How often.
+    pub count: u64,
 }
 
 /// A marker.

@@ -16,6 +16,9 @@ const MAX_NOTES: usize = 1024;
 /// How many interrupt lines are told apart.
 const MAX_LINES: usize = 256;
 
+/// How many mnemonics are told apart; a trace that somebody made up may have any.
+const MAX_MNEMONICS: usize = 256;
+
 /// The length of the pages by which MMIO is counted.
 const PAGE: u64 = 4096;
 
@@ -326,6 +329,34 @@ impl Notes {
             self.add(*time, *source, *note);
         }
         self.left_out = self.left_out.saturating_add(other.left_out);
+    }
+}
+
+/// How often each instruction was completed that the host cannot emulate.
+#[derive(Clone, Debug, Default)]
+pub struct Completions {
+    pub counts: BTreeMap<MarkerName, u64>,
+    /// Those for which there was no room.
+    pub others: u64,
+}
+
+impl Completions {
+    pub fn add(&mut self, mnemonic: MarkerName) {
+        self.count(mnemonic, 1);
+    }
+
+    pub fn merge(&mut self, other: &Self) {
+        for (mnemonic, count) in &other.counts {
+            self.count(*mnemonic, *count);
+        }
+        self.others = self.others.saturating_add(other.others);
+    }
+
+    fn count(&mut self, mnemonic: MarkerName, more: u64) {
+        let has_room = self.counts.len() < MAX_MNEMONICS || self.counts.contains_key(&mnemonic);
+        let count =
+            if has_room { self.counts.entry(mnemonic).or_default() } else { &mut self.others };
+        *count = count.saturating_add(more);
     }
 }
 

@@ -216,6 +216,7 @@ impl Text<'_> {
             write!(f, "{grid}")?;
             more(f, report.interrupts.len().saturating_sub(rows))?;
         }
+        self.completed(f)?;
         let markers = report.markers.iter().map(|m| (m.time_ns, &m.source, m.name.as_str()));
         let switches = report.recording.iter().map(|switch| {
             let what = if switch.on { "recording on" } else { "recording off" };
@@ -234,6 +235,20 @@ impl Text<'_> {
         write!(f, "{grid}")?;
         let left_out = usize::try_from(report.notes_left_out).unwrap_or(usize::MAX);
         more(f, notes.len().saturating_sub(rows).saturating_add(left_out))
+    }
+
+    fn completed(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (completed, rows) = (&self.report.completed, self.options.rows);
+        if completed.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "\nInstructions completed for KVM")?;
+        let mut grid = Grid::new(1, ["MNEMONIC", "COUNT"]);
+        for row in completed.iter().take(rows) {
+            grid.row(vec![row.mnemonic.clone(), number(row.count)]);
+        }
+        write!(f, "{grid}")?;
+        more(f, completed.len().saturating_sub(rows))
     }
 
     fn code(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

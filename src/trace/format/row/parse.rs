@@ -52,6 +52,7 @@ impl Row<'_> {
             }
             // CSV cannot tell a name without characters from none.
             Kind::Marker => Event::Marker(self.name.map(|name| name.0).unwrap_or_default()),
+            Kind::Completed => Event::Completed(need(self.name, "name")?.0),
             Kind::Recording => Event::Recording { on: need(self.on, "on")? },
             Kind::Totals => Event::Totals(Totals {
                 seen: need(self.seen, "seen")?,

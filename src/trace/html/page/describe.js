@@ -130,6 +130,8 @@ function pointText(trace, point) {
       return `kicked by ${sourceName(source[point])}`;
     case "interrupt":
       return `IRQ ${number[point]} ${on[point] ? "high" : "low"}`;
+    case "completed":
+      return `completed ${name[point]}`;
     case "marker":
       return `marker ${name[point]}`;
     case "recording":

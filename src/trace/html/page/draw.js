@@ -9,6 +9,7 @@ const POINT_STYLE = {
   stop: { color: "stop", head: "square" },
   interrupt: { color: "interrupt", head: "down" },
   recording: { color: "muted", head: "square" },
+  completed: { color: "muted", head: "down" },
 };
 
 /// Steps of the time axis: 1, 2 or 5 times a power of ten, at least `least`.
