@@ -15,11 +15,10 @@ use std::time::{Duration, Instant};
 
 use minivmm::console::Output;
 use minivmm::devices::queue::{Busy, DeviceQueue, Serve};
-use minivmm::devices::serial::SerialPort;
+use minivmm::devices::setup::DeviceSetup;
 use minivmm::devices::thread::{DeviceControl, DeviceThread};
 use minivmm::devices::{COM1_BASE, DeviceSet, PostPolicy};
 use minivmm::exit::{Access, AddressSpace, Direction, PioAddr, PioExit, VcpuId, VmExit};
-use minivmm::irq::NullIrq;
 use minivmm::sync::Mutex;
 use minivmm::trace::tracer::{TraceSetup, Tracer};
 use minivmm::vcpu::registers::Registers;
@@ -76,7 +75,7 @@ fn access(direction: Direction) -> Access {
 }
 
 fn devices() -> Result<DeviceSet, Box<dyn Error>> {
-    Ok(DeviceSet::new(SerialPort::new(Box::new(NullIrq), 4096))?)
+    Ok(DeviceSet::unconnected(DeviceSetup::default())?)
 }
 
 /// Serves the access now, throwing the output away when there is no room for more.

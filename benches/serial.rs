@@ -22,11 +22,10 @@ use std::time::{Duration, Instant};
 
 use minivmm::config::VmConfig;
 use minivmm::devices::queue::DeviceQueue;
-use minivmm::devices::serial::SerialPort;
+use minivmm::devices::setup::DeviceSetup;
 use minivmm::devices::thread::{DeviceControl, DeviceThread};
 use minivmm::devices::{COM1_BASE, DeviceSet};
 use minivmm::exit::{Access, AddressSpace, Direction, VcpuId};
-use minivmm::irq::NullIrq;
 use minivmm::trace::tracer::TraceSetup;
 use support::{Case, Options, Outcome};
 
@@ -93,7 +92,7 @@ fn inline(config: &VmConfig, bytes: u32) -> Result<Duration, Box<dyn Error>> {
 fn latency(options: Options, state: &str, quiet: Duration) -> Outcome {
     let title = format!("one byte to a pipe, device thread {state}");
     let options = Options { rounds: options.rounds * 9, ..options };
-    let devices = DeviceSet::new(SerialPort::new(Box::new(NullIrq), 4096))?;
+    let devices = DeviceSet::unconnected(DeviceSetup::default())?;
     let queue = DeviceQueue::new(devices, 1024);
     let control = DeviceControl::new();
     let (minivmm_out, minivmm_in) = io::pipe()?;

@@ -12,6 +12,7 @@ use minivmm::affinity;
 use minivmm::campaign::{self, Campaigned, ReplayCommand};
 use minivmm::config::{CpuMode, GuestSource, Pinning, Register, SerialConfig, VcpuCount, VmConfig};
 use minivmm::console::Console;
+use minivmm::devices::setup::DeviceSetup;
 use minivmm::host::Host;
 use minivmm::kvm::vm::{KVM_DEVICE, KvmVm};
 use minivmm::outcome::VmOutcome;
@@ -94,7 +95,7 @@ fn new_vms(config: &VmConfig, count: u32) -> Result<f64, Box<dyn Error>> {
         let vm = KvmVm::new(Path::new(KVM_DEVICE), config)?;
         let tracer = Tracer::new(TraceSetup::default(), config.vcpus.get());
         let cpu_for = affinity::plan(config.pin.as_ref())?;
-        let vmm = Vmm::new(vm, config.vcpus, cpu_for, tracer)?;
+        let vmm = Vmm::new(vm, config.vcpus, cpu_for, tracer, DeviceSetup::default())?;
         let output = Console::open_output(&SerialConfig::Null)?;
         let report = vmm.run(Box::new(output), &mut Host::default(), None);
         if !matches!(report.outcome, VmOutcome::AllHalted) {
@@ -109,7 +110,7 @@ fn demo(vcpus: u32) -> Result<VmConfig, Box<dyn Error>> {
     let demo = minivmm_guests::find("bench-poll").ok_or("no such demo")?;
     let mut config = config(Path::new(""), vcpus)?;
     config.guest = GuestSource::Demo(demo);
-    config.mode = CpuMode::Real;
+    config.mode = Some(CpuMode::Real);
     config.regs.push((Register::Rbp, 100));
     config.pin = Some(Pinning::Auto);
     Ok(config)

@@ -21,9 +21,8 @@ use child::Running;
 use minivmm::config::VmConfig;
 use minivmm::devices::DeviceSet;
 use minivmm::devices::queue::DeviceQueue;
-use minivmm::devices::serial::SerialPort;
+use minivmm::devices::setup::DeviceSetup;
 use minivmm::exit::{Direction, PioAddr, PioExit, VcpuId, VmExit};
-use minivmm::irq::NullIrq;
 use minivmm::kvm::vm::{KVM_DEVICE, KvmVm};
 use minivmm::trace::clock::Counter;
 use minivmm::trace::flight::FlightRecorder;
@@ -160,7 +159,7 @@ fn run_loop(
     counter: Option<Counter>,
     exits: u32,
 ) -> Result<Duration, Box<dyn Error>> {
-    let devices = DeviceSet::new(SerialPort::new(Box::new(NullIrq), 4096))?;
+    let devices = DeviceSet::unconnected(DeviceSetup::default())?;
     let posting = devices.post_policy();
     let queue = DeviceQueue::new(devices, 1024);
     let mut tracer = Tracer::new(setup, 1);

@@ -1,5 +1,5 @@
 //! Makes every `asm/*.S` and every `stress/*.c` into `OUT_DIR/<name>.bin`, a flat image linked
-//! for guest address 0x1000, with the C compiler: `$CC`, or else `cc`.
+//! for guest address 0x1000, and the BIOS in `firmware/`, with the C compiler: `$CC`, or else `cc`.
 
 use std::env;
 use std::ffi::OsStr;
@@ -50,11 +50,26 @@ const STRESS: Language = Language {
     options: &["@stress/include/stress.opts", "-Istress/include", "-Tstress/include/stress.ld"],
 };
 
+/// The BIOS, which runs in segment 0xf000.
+const FIRMWARE: Language = Language {
+    dir: "firmware",
+    extension: "S",
+    options: &[
+        "-m64",
+        "-nostdlib",
+        "-static",
+        "-no-pie",
+        "-Wl,--oformat=binary",
+        "-Wl,--build-id=none",
+        "-Wl,-Ttext=0xe000",
+    ],
+};
+
 fn build_all() -> Result<(), String> {
     println!("cargo::rerun-if-env-changed=CC");
     let compiler = env::var("CC").unwrap_or_else(|_| String::from("cc"));
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
-    for language in [ASSEMBLY, STRESS] {
+    for language in [ASSEMBLY, STRESS, FIRMWARE] {
         // A directory stands for every file below it: the sources, what they include, new ones.
         println!("cargo::rerun-if-changed={}", language.dir);
         for source in sources(&language)? {

@@ -29,7 +29,7 @@ use minivmm_guests::{GUESTS, Guest};
 use thiserror::Error;
 
 use crate::config::{
-    CpuMode, DEFAULT_LOAD_ADDR, GuestSource, MemorySize, Pinning, Register, SerialConfig,
+    CpuMode, GuestSource, MemorySize, Pinning, PlatformConfig, Register, SerialConfig,
     UnknownRegister, VcpuCount, VmConfig,
 };
 use crate::exit::Gpa;
@@ -173,16 +173,17 @@ struct Cli {
     #[arg(long, help_heading = "Machine", value_name = "CPUS")]
     pin: Option<Pinning>,
 
-    /// CPU mode in which the guest starts [default: real, or the demo's own]
+    /// CPU mode in which the guest starts [default: what the image's format has; for a flat one
+    /// real, or the demo's own]
     #[arg(long, help_heading = "Start of the guest", ignore_case = true)]
     mode: Option<CpuMode>,
 
-    /// Guest-physical address at which a flat image is loaded
+    /// Guest-physical address at which a flat image is loaded [default: 0x1000]
     #[arg(long, help_heading = "Start of the guest", value_name = "ADDR")]
-    #[arg(value_parser = gpa, default_value_t = DEFAULT_LOAD_ADDR, allow_negative_numbers = true)]
-    load_addr: Gpa,
+    #[arg(value_parser = gpa, allow_negative_numbers = true)]
+    load_addr: Option<Gpa>,
 
-    /// Address at which every vCPU starts [default: the load address]
+    /// Address at which a flat image starts [default: the load address]
     #[arg(long, help_heading = "Start of the guest", value_name = "ADDR")]
     #[arg(value_parser = gpa, allow_negative_numbers = true)]
     entry: Option<Gpa>,
@@ -242,15 +243,19 @@ impl Cli {
         // The output of a run that did not ask for many is for the user.
         let keeps_output = asked.is_some();
         let stress = asked.or_else(|| guest.reports_outcomes().then(StressConfig::default));
+        let refuse = |conflict: &dyn std::fmt::Display| {
+            Cli::command().error(ErrorKind::ArgumentConflict, conflict)
+        };
+        let platform = self.platform.into_config().map_err(|error| refuse(&error))?;
         let traced = self.trace.is_recording();
-        if let Some(conflict) = conflict(stress.as_ref(), self.serial.as_ref(), traced) {
-            return Err(Cli::command().error(ErrorKind::ArgumentConflict, conflict));
+        if let Some(conflict) = conflict(stress.as_ref(), self.serial.as_ref(), traced, &platform) {
+            return Err(refuse(&conflict));
         }
         let config = VmConfig {
-            mode: self.mode.unwrap_or_else(|| guest.default_mode()),
+            mode: self.mode,
             guest,
             boot: self.boot.into_config(),
-            platform: self.platform.into_config(),
+            platform,
             vcpus: self.vcpus,
             memory: self.memory,
             load_addr: self.load_addr,
@@ -265,6 +270,9 @@ impl Cli {
             trace: self.trace.into_config(),
             stress,
         };
+        if let Err(mismatch) = config.topology() {
+            return Err(Cli::command().error(ErrorKind::ArgumentConflict, mismatch));
+        }
         Ok(Command::Run { config: config.into(), log_level: log_level(self.verbose, self.quiet) })
     }
 }
@@ -274,6 +282,7 @@ fn conflict(
     stress: Option<&StressConfig>,
     serial: Option<&SerialConfig>,
     traced: bool,
+    platform: &PlatformConfig,
 ) -> Option<&'static str> {
     let Some(stress) = stress else {
         return (serial == Some(&SerialConfig::Kept))
@@ -283,6 +292,9 @@ fn conflict(
         Some(SerialConfig::Pty) => Some("--serial pty is for a single run, and not for --repeat"),
         Some(SerialConfig::Stdio | SerialConfig::File(_)) if stress.jobs > 1 => {
             Some("--serial stdio and file: are for one VM, and not for several --jobs")
+        }
+        _ if stress.jobs > 1 && platform.devices.writes_files() => {
+            Some("--device with file: is for one VM, and not for several --jobs")
         }
         _ if stress.jobs > 1 && traced => {
             Some("--trace and --stats are for one VM, and not for several --jobs")

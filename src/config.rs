@@ -7,6 +7,8 @@
 //! the VM is built. Plain data, made on the main thread and only read after that.
 
 mod boot;
+mod cpu;
+mod devices;
 mod memory_size;
 mod pinning;
 mod platform;
@@ -14,6 +16,7 @@ mod register;
 mod serial;
 #[cfg(test)]
 mod tests;
+mod topology;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -28,11 +31,19 @@ use crate::stress::config::StressConfig;
 use crate::trace::config::TraceConfig;
 
 pub use boot::{BootConfig, ImageFormat, Module, UnknownImageFormat};
+pub use cpu::{
+    CpuChange, CpuChanges, CpuChangesError, CpuFeature, CpuidBit, CpuidRegister, UnknownCpuFeature,
+};
+pub use devices::{
+    ComPort, DeviceConfig, DeviceConfigError, DeviceRequest, DeviceRequestError, FwCfgItem,
+    FwCfgItemError, FwCfgName, PortOutput,
+};
 pub use memory_size::{MemorySize, MemorySizeError};
 pub use pinning::{CpuList, CpuListError, Pinning};
 pub use platform::{Assist, IrqChip, PlatformConfig, StartVcpus, UnknownIrqChip};
 pub use register::{Register, UnknownRegister};
 pub use serial::{SerialConfig, SerialConfigError};
+pub use topology::{ApicId, Topology, TopologyError};
 
 /// Where a flat image goes unless the user says otherwise: the second page, which leaves the
 /// real-mode interrupt table in the first one alone.
@@ -51,11 +62,11 @@ pub struct VmConfig {
     pub vcpus: VcpuCount,
     /// How much guest memory.
     pub memory: MemorySize,
-    /// The CPU mode in which every vCPU starts.
-    pub mode: CpuMode,
-    /// Where a flat image goes.
-    pub load_addr: Gpa,
-    /// Where every vCPU starts; the load address if not given.
+    /// The CPU mode in which vCPUs start; what the image's format has if not given.
+    pub mode: Option<CpuMode>,
+    /// Where a flat image goes, if not to [`DEFAULT_LOAD_ADDR`].
+    pub load_addr: Option<Gpa>,
+    /// Where the vCPUs of a flat image start; the load address if not given.
     pub entry: Option<Gpa>,
     /// Register values that replace the defaults, on every vCPU, in the order given.
     pub regs: Vec<(Register, u64)>,
@@ -72,17 +83,17 @@ pub struct VmConfig {
 }
 
 impl VmConfig {
-    /// The defaults for a guest: one vCPU, 128 MiB, the guest's own mode, the UART on standard
+    /// The defaults for a guest: one vCPU, 128 MiB, the image's own mode and place, the UART on standard
     /// output and input, no time-out and no pinning.
     pub fn new(guest: GuestSource) -> Self {
         Self {
-            mode: guest.default_mode(),
             guest,
             boot: BootConfig::default(),
             platform: PlatformConfig::default(),
             vcpus: VcpuCount::default(),
             memory: MemorySize::default(),
-            load_addr: DEFAULT_LOAD_ADDR,
+            mode: None,
+            load_addr: None,
             entry: None,
             regs: Vec::new(),
             timeout: None,
@@ -91,6 +102,29 @@ impl VmConfig {
             trace: TraceConfig::default(),
             stress: None,
         }
+    }
+
+    /// How the vCPUs are arranged.
+    ///
+    /// # Errors
+    ///
+    /// If that is not for as many as there are.
+    pub fn topology(&self) -> Result<Topology, TopologyError> {
+        match self.platform.topology {
+            None => Ok(Topology::flat(self.vcpus)),
+            Some(topology) if topology.vcpus() == self.vcpus.get() => Ok(topology),
+            Some(topology) => Err(TopologyError::Mismatch { topology, vcpus: self.vcpus }),
+        }
+    }
+
+    /// The mode in which a flat image starts.
+    pub fn flat_mode(&self) -> CpuMode {
+        self.mode.unwrap_or_else(|| self.guest.default_mode())
+    }
+
+    /// Where a flat image goes.
+    pub fn flat_load_addr(&self) -> Gpa {
+        self.load_addr.unwrap_or(DEFAULT_LOAD_ADDR)
     }
 }
 
@@ -119,7 +153,7 @@ impl GuestSource {
         matches!(self, Self::Demo(guest) if guest.kind == minivmm_guests::Kind::Stress)
     }
 
-    /// The mode a guest starts in unless the user says otherwise: real mode, in which a CPU
+    /// The mode a flat guest starts in unless the user says otherwise: real mode, in which a CPU
     /// comes out of reset, for a file, and the mode it was written for for a demo.
     pub fn default_mode(&self) -> CpuMode {
         match self {

@@ -6,8 +6,8 @@
 
 use std::fmt;
 
-/// The index of a vCPU: 0 to the number of vCPUs minus one. KVM's `vcpu_id` and the APIC id
-/// are the same number.
+/// The index of a vCPU: 0 to the number of vCPUs minus one. KVM's `vcpu_id` is another number, the
+/// APIC id (`config/topology.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VcpuId(pub u32);
 

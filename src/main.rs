@@ -12,6 +12,7 @@ use minivmm::campaign::{self, Campaigned, ReplayCommand};
 use minivmm::cli::{self, Command};
 use minivmm::config::{GuestSource, SerialConfig, VmConfig};
 use minivmm::console::{self, Console};
+use minivmm::devices::setup::DeviceSetup;
 use minivmm::host::{Host, Signals};
 use minivmm::kvm::kick;
 use minivmm::kvm::out_of_memory::OrExit;
@@ -90,17 +91,20 @@ fn execute(command: Command) -> Result<u8, Box<dyn Error>> {
 fn run(config: &VmConfig) -> Result<u8, Box<dyn Error>> {
     let cpu_for = affinity::plan(config.pin.as_ref())?;
     affinity::allow_open_files(1, config.vcpus.get());
+    let devices = DeviceSetup::read(config)?;
     let vm = KvmVm::new(Path::new(KVM_DEVICE), config)?;
     // Waits for the reader of a FIFO, which ^C ends, as below.
     let vcpus = config.vcpus.get();
     let setup = setup::open(&config.trace, vcpus, config.guest.to_string(), &files_of(config))?;
     let tracer = Tracer::new(setup, vcpus);
-    let vmm = Vmm::new(vm, config.vcpus, cpu_for, tracer)?;
+    let mut vmm = Vmm::new(vm, config.vcpus, cpu_for, tracer, devices)?;
     // Signals are taken before the terminal's mode is changed, but after a FIFO was waited for,
     // which ^C ends.
-    let waits = matches!(config.serial, SerialConfig::File(_));
+    let waits =
+        matches!(config.serial, SerialConfig::File(_)) || config.platform.devices.writes_files();
     let early = if waits { None } else { Some(take_signals()?) };
     let console = Console::open(&config.serial)?;
+    vmm.connect_ports(console::open_ports(&config.platform.devices)?);
     if let Some(path) = console.pty_path() {
         say(&format!("serial port at {}", path.display()));
     }
@@ -209,6 +213,9 @@ fn files_of(config: &VmConfig) -> Vec<(&Path, &'static str)> {
     if let SerialConfig::File(path) = &config.serial {
         files.push((path.as_path(), "the file of the serial port"));
     }
+    let devices = &config.platform.devices;
+    files.extend(devices.port_files().map(|(_, path)| (path, "the file of a serial port")));
+    files.extend(devices.files().iter().map(|item| (item.path.as_path(), "a file for fw_cfg")));
     files
 }
 

@@ -34,6 +34,24 @@ pub const HOLE: Range<u64> = 0xc000_0000..0x1_0000_0000;
 /// taken. It is in the 32-bit hole so that protected mode reaches it too.
 pub const BOOT_AREA: Gpa = Gpa(0xf000_0000);
 
+/// Where conventional memory ends on a PC whose BIOS has an extended BIOS data area (EBDA) of 1 KiB,
+/// which starts here. Nothing is in it, but guests expect that a PC has one.
+pub const CONVENTIONAL_END: u64 = 0x9_fc00;
+
+/// Where extended memory begins. From [`CONVENTIONAL_END`] to here a PC has no memory for its
+/// guest: the EBDA, video memory, ROMs.
+pub const EXTENDED_START: u64 = 0x10_0000;
+
+/// Where the tables that describe the machine lie, in what is the BIOS's part of a PC: those of
+/// ACPI and the MP table.
+pub const TABLES: Range<u64> = 0xe_0000..BIOS.start;
+
+/// Where the BIOS is, for those images that call one: behind the tables, up to 1 MiB.
+pub const BIOS: Range<u64> = 0xf_e000..EXTENDED_START;
+
+/// Where the tables begin, with ACPI's root system description pointer.
+pub const RSDP: Gpa = Gpa(TABLES.start);
+
 /// Which guest-physical addresses are RAM, for one size of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RamLayout {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::console::OutputReport;
+use crate::devices::post_code::PostCode;
 use crate::outcome::VmOutcome;
 use crate::trace::record::{Record, Source};
 use crate::trace::summary::Summary;
@@ -19,6 +20,8 @@ pub struct VmReport {
     pub ran: Duration,
     /// What is known of each vCPU, by index.
     pub vcpus: Vec<VcpuReport>,
+    /// The last POST code that the guest has written.
+    pub post_code: Option<PostCode>,
     /// What became of the guest's output.
     pub output: OutputReport,
     /// How many records the trace has lost, by the thread that they are about.
@@ -41,7 +44,7 @@ pub struct VcpuReport {
 impl VmReport {
     /// The details of a failure, for standard error: many lines.
     pub fn details(&self) -> Details<'_> {
-        Details::new(&self.outcome, &self.vcpus)
+        Details::new(&self.outcome, &self.vcpus, self.post_code)
     }
 }
 
@@ -50,12 +53,17 @@ impl VmReport {
 pub struct Details<'a> {
     outcome: &'a VmOutcome,
     vcpus: &'a [VcpuReport],
+    post_code: Option<PostCode>,
 }
 
 impl<'a> Details<'a> {
     /// What is known of a failure, by vCPU.
-    pub fn new(outcome: &'a VmOutcome, vcpus: &'a [VcpuReport]) -> Self {
-        Self { outcome, vcpus }
+    pub fn new(
+        outcome: &'a VmOutcome,
+        vcpus: &'a [VcpuReport],
+        post_code: Option<PostCode>,
+    ) -> Self {
+        Self { outcome, vcpus, post_code }
     }
 }
 
@@ -72,6 +80,9 @@ impl fmt::Display for Details<'_> {
         };
         if let Some((vcpu, Some(registers))) = registers {
             writeln!(f, "{vcpu} registers:\n{registers}")?;
+        }
+        if let Some(code) = self.post_code {
+            writeln!(f, "last {code}")?;
         }
         // A start that failed has many vCPUs of which there is nothing to tell.
         let silent = |vcpu: &VcpuReport| vcpu.count == 0 && vcpu.registers.is_none();
@@ -146,6 +157,7 @@ mod tests {
         };
         let report = VmReport {
             outcome: VmOutcome::AllHalted,
+            post_code: Some(PostCode(0x4e)),
             ran: Duration::ZERO,
             vcpus: vec![
                 VcpuReport {
@@ -162,7 +174,7 @@ mod tests {
         };
         assert_eq!(
             report.details().to_string(),
-            "vCPU 0: 103 exits\n  \
+            "last POST code 0x4e\nvCPU 0: 103 exits\n  \
              #100         100.005us io-out port=0x3f8 size=1 count=1 data=0x61 handler=posted  (2 times)\n  \
              #102         102.005us io-out port=0x3f8 size=1 count=1 data=0x62 handler=posted\n\
              vCPU 1 to 2: no exits\n"

@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 
 use crate::bus::BusError;
 use crate::config::VcpuCount;
-use crate::console::{Output, OutputReport};
+use crate::console::{ConsoleOutput, Output, OutputReport};
 use crate::devices::DeviceSet;
 use crate::devices::queue::DeviceQueue;
-use crate::devices::serial::SerialPort;
+use crate::devices::setup::DeviceSetup;
 use crate::devices::thread::{DeviceControl, DeviceThread};
 use crate::events::{self, Event, EventReceiver, EventSender};
 use crate::exit::VcpuId;
@@ -43,10 +43,6 @@ use verdict::Verdict;
 
 /// Accesses that may be on their way to the devices at once.
 const QUEUE_CAPACITY: usize = 1024;
-/// The line of the serial port.
-const COM1_IRQ: u32 = 4;
-/// Bytes of input that wait in memory for the guest.
-const INPUT_LIMIT: usize = 4096;
 /// How long a thread may take to stop before it counts as stuck. Stopping takes microseconds;
 /// this is for a host that is very busy.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -75,6 +71,8 @@ pub struct Vmm<B> {
     running: usize,
     device_control: Arc<DeviceControl>,
     device_thread: Option<JoinHandle<()>>,
+    /// Where the ports besides COM1 send, until the device thread has them.
+    port_outputs: Vec<ConsoleOutput>,
     output: Option<OutputReport>,
     tracer: Tracer,
     /// How the trace's writer has ended.
@@ -125,7 +123,7 @@ impl StopHandle {
 
 impl<B: BuildVcpu + 'static> Vmm<B> {
     /// A VM of `vcpus` vCPUs that `builder` makes, the thread of each bound to the host CPU
-    /// that `cpu_for` gives. `tracer` records what it does.
+    /// that `cpu_for` gives. `tracer` records what it does; `devices` says which devices it has.
     ///
     /// # Errors
     ///
@@ -135,14 +133,12 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         vcpus: VcpuCount,
         cpu_for: impl Fn(VcpuId) -> Option<usize>,
         tracer: Tracer,
+        devices: DeviceSetup,
     ) -> Result<Self, VmmError> {
-        let irq = tracer.irq_line(COM1_IRQ, builder.irq_line(COM1_IRQ));
-        let com1 = SerialPort::new(irq, INPUT_LIMIT);
-        Self::with(builder, vcpus, cpu_for, tracer, com1, None)
+        Self::with(builder, vcpus, cpu_for, tracer, devices, None)
     }
 
-    /// The same, for a VM that runs its guest as often as `repeat` has it. Its guests' output goes
-    /// to the campaign if `keep_output`, and else where that of a single run goes.
+    /// The same, for a VM that runs its guest as often as `repeat` has it.
     ///
     /// # Errors
     ///
@@ -152,15 +148,11 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         vcpus: VcpuCount,
         cpu_for: impl Fn(VcpuId) -> Option<usize>,
         tracer: Tracer,
+        devices: DeviceSetup,
         repeat: RepeatSetup,
-        keep_output: bool,
     ) -> Result<Self, VmmError> {
-        let irq = tracer.irq_line(COM1_IRQ, builder.irq_line(COM1_IRQ));
-        let mut com1 = SerialPort::new(irq, INPUT_LIMIT);
-        if keep_output {
-            com1.keep_output();
-        }
-        Self::with(builder, vcpus, cpu_for, tracer, com1, Some(Repeat::new(repeat, vcpus.get())))
+        let repeat = Repeat::new(repeat, vcpus.get());
+        Self::with(builder, vcpus, cpu_for, tracer, devices, Some(repeat))
     }
 
     fn with(
@@ -168,11 +160,12 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         vcpus: VcpuCount,
         cpu_for: impl Fn(VcpuId) -> Option<usize>,
         tracer: Tracer,
-        com1: SerialPort,
+        devices: DeviceSetup,
         repeat: Option<Repeat>,
     ) -> Result<Self, VmmError> {
         let (sender, events) = events::channel().map_err(VmmError::Events)?;
-        let devices = DeviceSet::new(com1)?;
+        let mut line = |irq| tracer.irq_line(irq, builder.irq_line(irq));
+        let devices = DeviceSet::new(devices, &mut line)?;
         let posting = devices.post_policy();
         let vcpus: Vec<_> = (0..vcpus.get()).map(|id| Vcpu::new(cpu_for(VcpuId(id)))).collect();
         let queue = DeviceQueue::new(devices, QUEUE_CAPACITY);
@@ -192,6 +185,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
             running: 0,
             device_control: Arc::default(),
             device_thread: None,
+            port_outputs: Vec::new(),
             output: None,
             tracer,
             trace_end: None,
@@ -204,6 +198,11 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
             stop_limit: STOP_LIMIT,
             spawn: |name, body| thread::Builder::new().name(name).spawn(body),
         })
+    }
+
+    /// Has the ports besides COM1 whose output is written send to these, in their order.
+    pub fn connect_ports(&mut self, outputs: Vec<ConsoleOutput>) {
+        self.port_outputs = outputs;
     }
 
     /// What stops this VM.
@@ -279,16 +278,19 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         self.started?.checked_add(limit?)
     }
 
-    fn spawn_device_thread(&self, output: Box<dyn Output>) -> io::Result<JoinHandle<()>> {
+    fn spawn_device_thread(&mut self, output: Box<dyn Output>) -> io::Result<JoinHandle<()>> {
         let shared = Arc::clone(&self.shared);
         let control = Arc::clone(&self.device_control);
         let events = self.sender.clone();
         let recorders = self.tracer.recorders(Source::Devices);
+        let ports = std::mem::take(&mut self.port_outputs).into_iter();
+        let ports = ports.map(|port| -> Box<dyn Output> { Box::new(port) });
         let life = move || {
             let serve = std::panic::AssertUnwindSafe(|| {
                 let on_event = |event| events.send(event);
                 let recorder = recorders.as_ref().map(RecorderMaker::make);
-                DeviceThread::new(&shared.queue, &control, output, on_event, recorder).run()
+                let thread = DeviceThread::new(&shared.queue, &control, output, on_event, recorder);
+                thread.with_ports(ports).run()
             });
             let end = std::panic::catch_unwind(serve);
             events.send(Event::DevicesEnded(end.map_err(|payload| panics::message(&*payload))));

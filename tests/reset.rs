@@ -19,7 +19,7 @@ fn vm(code: &[u8], mode: CpuMode) -> (KvmVm, KvmVcpu) {
     kick::install_handler();
     let guest = image(code);
     let mut config = VmConfig::new(GuestSource::File(guest.path().to_owned()));
-    config.mode = mode;
+    config.mode = Some(mode);
     config.stress = Some(StressConfig::default());
     let vm = KvmVm::new(Path::new(KVM_DEVICE), &config).unwrap();
     let vcpu = vm.build(VcpuId(0)).unwrap();

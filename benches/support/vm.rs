@@ -18,6 +18,7 @@ use minivmm::affinity;
 use minivmm::boot::{self, BootedGuest};
 use minivmm::config::{GuestSource, Pinning, Register, VcpuCount, VmConfig};
 use minivmm::console::Output;
+use minivmm::devices::setup::DeviceSetup;
 use minivmm::exit::{VcpuId, VmExit};
 use minivmm::host::Host;
 use minivmm::kvm::cpuid::{self, CpuidTemplate};
@@ -61,7 +62,8 @@ pub fn run_minivmm(
     let times = Arc::new(Mutex::new(Vec::new()));
     let builder = TimedVm { vm, times: Arc::clone(&times) };
     let tracer = Tracer::new(setup, config.vcpus.get());
-    let vmm = Vmm::new(builder, config.vcpus, affinity::plan(Some(&Pinning::Auto))?, tracer)?;
+    let (cpu_for, devices) = (affinity::plan(Some(&Pinning::Auto))?, DeviceSetup::default());
+    let vmm = Vmm::new(builder, config.vcpus, cpu_for, tracer, devices)?;
     let report = vmm.run(Box::new(output), &mut Host::default(), None);
     match report.outcome {
         VmOutcome::AllHalted => Ok((span(&times.lock()), report)),
@@ -195,7 +197,8 @@ impl BareVm {
         let kvm = Kvm::new()?;
         let vm = kvm.create_vm()?;
         let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
-        let guest = boot::load(config, cpuid::has_gib_pages(supported.as_slice()))?;
+        let gib_pages = cpuid::has_gib_pages(supported.as_slice(), &config.platform.cpu);
+        let guest = boot::load(config, gib_pages)?;
         for (slot, region) in (0..).zip(guest.memory.regions()) {
             let region = kvm_userspace_memory_region {
                 slot,
@@ -209,7 +212,8 @@ impl BareVm {
             unsafe { vm.set_user_memory_region(region) }?;
         }
         vm.set_tss_address(TSS_ADDRESS)?;
-        let cpuid = CpuidTemplate::new(supported.as_slice(), config.vcpus)?;
+        let entries = supported.as_slice().to_vec();
+        let cpuid = CpuidTemplate::new(entries, config.topology()?, None)?;
         Ok(Self { vm, guest, cpuid })
     }
 

@@ -178,6 +178,7 @@ pub const EXPECTS: &[Expect] = &[
     halts("wide-io", Output::Exact(|_| b"wide ok\n".into())),
     halts("mmio-probe", Output::Exact(|_| b"mmio ok\n".into())),
     halts("unknown-ports", Output::Exact(|_| b"ports ok\n".into())),
+    halts("devices", Output::Exact(|_| b"devices ok\n".into())),
     halts("trace-markers", Output::Exact(|_| b"markers ok\n".into())),
     halts("uart-selftest", Output::Exact(|_| b"uart ok\n".into())),
     halts(

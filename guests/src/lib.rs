@@ -81,6 +81,7 @@ pub const GUESTS: &[Guest] = &[
     guest!(Real, "wide-io", "2- and 4-byte accesses to the UART's registers"),
     guest!(Long, "mmio-probe", "loads and stores where no memory and no device is"),
     guest!(Real, "unknown-ports", "ports without a device, in every size"),
+    guest!(Long, "devices", "a PC's legacy devices, one by one, and those of --device"),
     guest!(Real, "trace-markers", "markers in its own trace, and a part that is left out"),
     guest!(Real, "uart-selftest", "the UART's registers, interrupts, FIFO and loopback"),
     guest!(Real, "uart-lines", "numbered lines from every vCPU (rbp each), under a spin lock"),
@@ -122,6 +123,10 @@ pub const GUESTS: &[Guest] = &[
     guest!(Stress, Long, "tlb", "stress: a page mapped elsewhere, and INVLPG"),
     guest!(Stress, User, "io-storm", "stress: ports and MMIO of every size at random"),
 ];
+
+/// A small BIOS for images that call one: 8 KiB for guest address 0xfe000. Its header and `boot/` in
+/// minivmm say what must be filled in.
+pub const BIOS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bios.bin"));
 
 /// The guest of this name.
 pub fn find(name: &str) -> Option<&'static Guest> {

@@ -1,4 +1,6 @@
-//! With which registers each vCPU starts: what all CPU modes have in common.
+//! With which registers each vCPU starts: what all image formats and CPU modes have in common.
+//!
+//! A flat image and an ELF executable start in a mode of ours, in which each vCPU has arguments:
 //!
 //! | register | value |
 //! |---|---|
@@ -11,15 +13,21 @@
 //! | RFLAGS | 2; in ring 3 with IOPL 3, 0x3002 |
 //! | all others | 0 |
 //!
+//! All other formats have a boot protocol that says what the one vCPU starts with that it knows of.
+//! Where all start by themselves they have the same state, and nothing tells them apart but their
+//! APIC ids.
+//!
 //! Registers that the user sets come last and on every vCPU: they replace these values, but
 //! leave the segment registers alone. What the mode itself is made of, from segments to page
-//! tables, is in `real.rs`, `protected.rs` and `long.rs`. An [`EntryPlan`] is made once on the
-//! main thread; each vCPU thread may take its own state from it.
+//! tables, is in `real.rs`, `protected.rs` and `long.rs`, and what a boot protocol asks for in its
+//! format's file. An [`EntryPlan`] is made once on the main thread; each vCPU thread may take its
+//! own state from it.
 
 use std::ops::Range;
 
 use thiserror::Error;
 
+use super::gdt::Selectors;
 use super::paging::PagingError;
 use super::stacks::{StackError, Stacks};
 use super::state::EntryState;
@@ -54,26 +62,81 @@ pub enum EntryError {
     Stacks(#[from] StackError),
 }
 
+/// How an image starts.
+#[derive(Debug)]
+pub(super) enum Start {
+    /// In a mode of ours, with arguments and a stack for each vCPU.
+    Own {
+        mode: CpuMode,
+        entry: Gpa,
+        /// Where no stack may be, in the order of addresses.
+        taken: Vec<Range<u64>>,
+    },
+    /// As a boot protocol says.
+    Protocol {
+        /// The mode that `state` is in.
+        mode: CpuMode,
+        state: Box<EntryState>,
+        /// Those that `state` has.
+        selectors: Selectors,
+    },
+}
+
+impl Start {
+    /// The mode in which vCPUs start.
+    pub(super) fn mode(&self) -> CpuMode {
+        match self {
+            Self::Own { mode, .. } | Self::Protocol { mode, .. } => *mode,
+        }
+    }
+
+    /// The bytes of the boot area that the entry state refers to; none in real mode.
+    ///
+    /// # Errors
+    ///
+    /// If there is too much RAM for long mode to map without pages of 1 GiB (`gib_pages`).
+    pub(super) fn boot_area(
+        &self,
+        ram: RamLayout,
+        gib_pages: bool,
+    ) -> Result<Vec<u8>, PagingError> {
+        let selectors = match self {
+            Self::Own { .. } => Selectors::Own,
+            Self::Protocol { selectors, .. } => *selectors,
+        };
+        match self.mode() {
+            CpuMode::Real => Ok(Vec::new()),
+            CpuMode::Protected => Ok(protected::boot_area(selectors)),
+            CpuMode::Long | CpuMode::User => long::boot_area(ram, gib_pages, selectors),
+        }
+    }
+}
+
 /// What it takes to start any of the vCPUs.
 #[derive(Clone, Debug)]
 pub struct EntryPlan {
-    mode: CpuMode,
     common: EntryState,
-    stacks: Stacks,
+    /// What each vCPU has of its own, if it has: an index, and a stack for this mode.
+    own: Option<(CpuMode, Stacks)>,
     overrides: Vec<(Register, u64)>,
 }
 
 impl EntryPlan {
-    /// The plan for a guest whose image takes the addresses `image`.
+    /// The plan for a guest that starts like this.
     ///
     /// # Errors
     ///
     /// If the entry point is no RAM that the mode reaches, or there is no room for the stacks.
-    pub fn new(config: &VmConfig, image: &Range<u64>) -> Result<Self, EntryError> {
+    pub(super) fn new(config: &VmConfig, start: &Start) -> Result<Self, EntryError> {
+        let overrides = config.regs.clone();
+        let (mode, entry, taken) = match start {
+            Start::Own { mode, entry, taken } => (*mode, *entry, taken),
+            Start::Protocol { state, .. } => {
+                return Ok(Self { common: **state, own: None, overrides });
+            }
+        };
         let ram = RamLayout::new(config.memory);
-        let entry = config.entry.unwrap_or(config.load_addr);
         let low_end = ram.low().end;
-        let mode = config.mode;
         let (entry_limit, stack_limit) = match mode {
             CpuMode::Real => (real::LIMIT, low_end.min(real::LIMIT)),
             CpuMode::Protected => (protected::LIMIT, low_end),
@@ -85,25 +148,32 @@ impl EntryPlan {
         if entry.0 >= entry_limit {
             return Err(EntryError::OutOfReach { entry, mode, limit: entry_limit });
         }
-        let stacks = Stacks::new(config.vcpus, image, stack_limit)?;
+        let stacks = Stacks::new(config.vcpus, taken.iter().cloned(), stack_limit)?;
         let mut common = match mode {
             CpuMode::Real => real::state(entry),
-            CpuMode::Protected => protected::state(entry),
-            CpuMode::Long => long::state(entry, false),
-            CpuMode::User => long::state(entry, true),
+            CpuMode::Protected => protected::state(entry, Selectors::Own),
+            CpuMode::Long => long::state(entry, false, Selectors::Own),
+            CpuMode::User => long::state(entry, true, Selectors::Own),
         };
         set_arguments(&mut common, config.vcpus, config.memory);
-        Ok(Self { mode, common, stacks, overrides: config.regs.clone() })
+        Ok(Self { common, own: Some((mode, stacks)), overrides })
+    }
+
+    /// Where vCPUs start: a linear address, also in real mode.
+    pub fn entry_point(&self) -> u64 {
+        self.common.cs.base + self.common.regs.rip
     }
 
     /// The state of one vCPU; `id` must be below the number of vCPUs.
     pub fn state(&self, id: VcpuId) -> EntryState {
         let mut state = self.common;
-        state.regs.rdi = id.0.into();
-        let stack = self.stacks.of(id);
-        match self.mode {
-            CpuMode::Real => real::set_stack(&mut state, &stack),
-            CpuMode::Protected | CpuMode::Long | CpuMode::User => state.regs.rsp = stack.end,
+        if let Some((mode, stacks)) = &self.own {
+            state.regs.rdi = id.0.into();
+            let stack = stacks.of(id);
+            match mode {
+                CpuMode::Real => real::set_stack(&mut state, &stack),
+                CpuMode::Protected | CpuMode::Long | CpuMode::User => state.regs.rsp = stack.end,
+            }
         }
         for (register, value) in &self.overrides {
             state.regs.set(*register, *value);
@@ -118,23 +188,6 @@ fn set_arguments(state: &mut EntryState, vcpus: VcpuCount, memory: MemorySize) {
     state.regs.rbx = 2;
     state.regs.rcx = memory.pages();
     state.regs.rsi = vcpus.get().into();
-}
-
-/// The bytes of the boot area that the entry state of this mode refers to; none in real mode.
-///
-/// # Errors
-///
-/// If there is too much RAM for long mode to map without pages of 1 GiB (`gib_pages`).
-pub(super) fn boot_area(
-    mode: CpuMode,
-    ram: RamLayout,
-    gib_pages: bool,
-) -> Result<Vec<u8>, PagingError> {
-    match mode {
-        CpuMode::Real => Ok(Vec::new()),
-        CpuMode::Protected => Ok(protected::boot_area()),
-        CpuMode::Long | CpuMode::User => long::boot_area(ram, gib_pages),
-    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,10 @@
 //! | 0x23 | code, ring 3 |
 //! | 0x28 | the TSS, busy (16 bytes in long mode) |
 //!
+//! The boot protocol of Linux asks for other selectors ([`Selectors::Linux`]), which it calls
+//! __BOOT_CS and __BOOT_DS (Linux, Documentation/arch/x86/boot.rst): ring 0's code is 0x10 then and
+//! its data 0x18, there is nothing for ring 3, and the TSS stays where it is.
+//!
 //! All vCPUs share the one TSS, which holds no stacks: a guest that takes interrupts in ring 3
 //! brings its own. It is there because a CPU in protected mode must have one, and for its I/O
 //! permission bitmap, which lets ring 3 use every port. IOPL 3 alone would do by the
@@ -29,6 +33,8 @@ pub(super) const LEN: usize = 3 * 4096;
 
 const CODE: u16 = 0x08;
 const DATA: u16 = 0x10;
+const LINUX_CODE: u16 = 0x10;
+const LINUX_DATA: u16 = 0x18;
 const USER_DATA: u16 = 0x18 | 3;
 const USER_CODE: u16 = 0x20 | 3;
 const TSS: u16 = 0x28;
@@ -52,6 +58,15 @@ pub(super) enum Width {
     Bits64,
 }
 
+/// Which selector is which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Selectors {
+    /// Our own.
+    Own,
+    /// Those of the Linux boot protocol.
+    Linux,
+}
+
 /// The number of entries: a null descriptor, four segments and the two halves of a TSS
 /// descriptor, of which the second is another null descriptor in protected mode.
 const ENTRIES: u16 = 7;
@@ -65,12 +80,13 @@ const LONG: u64 = 1 << 53;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Gdt {
     entries: [u64; ENTRIES as usize],
+    selectors: Selectors,
 }
 
 impl Gdt {
     /// The GDT whose code segments are of this width. Every descriptor has its accessed bit
     /// set, so that no load of a selector ever writes to it.
-    pub(super) fn new(width: Width) -> Self {
+    pub(super) fn new(width: Width, selectors: Selectors) -> Self {
         let code = match width {
             Width::Bits32 => BIG,
             Width::Bits64 => LONG,
@@ -82,9 +98,14 @@ impl Gdt {
             | u64::from(TSS_LEN - 1)
             | (tss_base & 0x00ff_ffff) << 16
             | (tss_base >> 24) << 56;
-        let entries =
-            [0, flat(0x1b) | code, flat(0x13) | BIG, flat(0x73) | BIG, flat(0x7b) | code, tss, 0];
-        Self { entries }
+        let (ring0_code, ring0_data) = (flat(0x1b) | code, flat(0x13) | BIG);
+        let entries = match selectors {
+            Selectors::Own => {
+                [0, ring0_code, ring0_data, flat(0x73) | BIG, flat(0x7b) | code, tss, 0]
+            }
+            Selectors::Linux => [0, 0, ring0_code, ring0_data, 0, tss, 0],
+        };
+        Self { entries, selectors }
     }
 
     /// The start of the boot area, up to [`LEN`]: this GDT and the TSS.
@@ -102,9 +123,13 @@ impl Gdt {
         TableRegister { base: BOOT_AREA.0, limit: ENTRIES * 8 - 1 }
     }
 
-    /// CS and the data segment of ring 0, or of ring 3.
+    /// CS and the data segment of ring 0, or of ring 3, which only our own selectors have.
     pub(super) fn code_and_data(&self, user: bool) -> (Segment, Segment) {
-        let (code, data) = if user { (USER_CODE, USER_DATA) } else { (CODE, DATA) };
+        let (code, data) = match (self.selectors, user) {
+            (Selectors::Own, false) => (CODE, DATA),
+            (Selectors::Own, true) => (USER_CODE, USER_DATA),
+            (Selectors::Linux, _) => (LINUX_CODE, LINUX_DATA),
+        };
         (self.segment(code), self.segment(data))
     }
 
@@ -135,7 +160,7 @@ mod tests {
     #[test]
     fn segments_are_what_the_descriptors_say() {
         for (width, code_flags) in [(Width::Bits32, 0xc000), (Width::Bits64, 0xa000)] {
-            let gdt = Gdt::new(width);
+            let gdt = Gdt::new(width, Selectors::Own);
             let flat = |selector, attributes| Segment {
                 selector,
                 base: 0,
@@ -153,8 +178,23 @@ mod tests {
     }
 
     #[test]
+    fn linux_has_its_selectors_and_the_same_segments() {
+        for width in [Width::Bits32, Width::Bits64] {
+            let (own, linux) = (Gdt::new(width, Selectors::Own), Gdt::new(width, Selectors::Linux));
+            let (code, data) = linux.code_and_data(false);
+            assert_eq!((code.selector, data.selector), (0x10, 0x18));
+            let (own_code, own_data) = own.code_and_data(false);
+            assert_eq!(Segment { selector: 0x08, ..code }, own_code);
+            assert_eq!(Segment { selector: 0x10, ..data }, own_data);
+            assert_eq!(linux.tss(), own.tss());
+            assert_eq!(linux.area()[8..16], [0; 8]);
+            assert_eq!(linux.area()[16..24], own.area()[8..16]);
+        }
+    }
+
+    #[test]
     fn the_area_holds_the_entries_and_a_tss_that_allows_all_ports() {
-        let gdt = Gdt::new(Width::Bits64);
+        let gdt = Gdt::new(Width::Bits64, Selectors::Own);
         let area = gdt.area();
         let table = gdt.register();
         assert_eq!((area.len(), table.base, table.limit), (LEN, 0xf000_0000, 55));

@@ -4,7 +4,7 @@
 //! IDT: the guest brings one before it takes an interrupt or an exception. In ring 3 the I/O
 //! privilege level is 3, so the guest may use every port (see `gdt.rs`).
 
-use super::gdt::{self, Gdt, Width};
+use super::gdt::{self, Gdt, Selectors, Width};
 use super::paging::{self, PagingError};
 use super::state::{EntryState, Segment, bits};
 use crate::exit::Gpa;
@@ -17,8 +17,8 @@ const PAGE_TABLES: u64 = BOOT_AREA.0 + gdt::LEN as u64;
 const _: () = assert!(PAGE_TABLES + paging::MAX_LEN <= 0xfec0_0000);
 
 /// The state with which a vCPU starts at `entry`, in ring 3 if `user`.
-pub(super) fn state(entry: Gpa, user: bool) -> EntryState {
-    let gdt = Gdt::new(Width::Bits64);
+pub(super) fn state(entry: Gpa, user: bool, selectors: Selectors) -> EntryState {
+    let gdt = Gdt::new(Width::Bits64, selectors);
     let (code, data) = gdt.code_and_data(user);
     let paging = bits::CR0_WP | bits::CR0_PG;
     let mut state = EntryState {
@@ -47,8 +47,12 @@ pub(super) fn state(entry: Gpa, user: bool) -> EntryState {
 /// # Errors
 ///
 /// If there is too much RAM to map without pages of 1 GiB (`gib_pages`).
-pub(super) fn boot_area(ram: RamLayout, gib_pages: bool) -> Result<Vec<u8>, PagingError> {
-    let mut area = Gdt::new(Width::Bits64).area();
+pub(super) fn boot_area(
+    ram: RamLayout,
+    gib_pages: bool,
+    selectors: Selectors,
+) -> Result<Vec<u8>, PagingError> {
+    let mut area = Gdt::new(Width::Bits64, selectors).area();
     area.extend(paging::identity_map(ram, gib_pages, PAGE_TABLES)?);
     Ok(area)
 }

@@ -1,44 +1,94 @@
 //! From a guest image and a configuration to a guest that can start: its memory filled and the
 //! state of each vCPU known.
 //!
-//! There is one file for each image format and each CPU mode. All of it is plain data and
-//! arithmetic; nothing here names KVM, whose own forms of this are made in `kvm/entry.rs`. Runs
-//! on the main thread, before any vCPU exists.
+//! There is one file for each image format and each CPU mode. A format's file says what goes where
+//! (`layout.rs`) and with which registers vCPUs start (`entry.rs`); that is the [`BootPlan`], in
+//! which everything is checked, and only then is there memory to copy it to. All of it is plain
+//! data and arithmetic; nothing here names KVM, whose own forms of this are made in
+//! `kvm/entry.rs`. Runs on the main thread, before any vCPU exists.
 
+pub mod beside;
+mod bios;
+mod detect;
+pub mod elf;
 pub mod entry;
-pub mod flat;
+pub mod file;
+mod flat;
 mod gdt;
+pub mod layout;
+pub mod linux;
 mod long;
+mod memory_map;
+pub mod multiboot;
+mod options;
 pub mod paging;
 mod protected;
+pub mod pvh;
 mod real;
 pub mod stacks;
 pub mod state;
+#[cfg(test)]
+mod synthetic;
+pub mod tables;
 
 use std::ops::Range;
 
 use thiserror::Error;
 
-use crate::config::{ImageFormat, IrqChip, PlatformConfig, StartVcpus, VmConfig};
+use crate::config::{
+    CpuMode, ImageFormat, IrqChip, MemorySize, PlatformConfig, StartVcpus, TopologyError, VmConfig,
+};
 use crate::exit::VcpuId;
 use crate::memory::{BOOT_AREA, GuestMemory, MemoryError, RamLayout};
-use entry::EntryError;
+use detect::Recognised;
+use elf::ElfError;
 pub use entry::EntryPlan;
-use flat::{FlatImage, ImageError};
+use entry::{EntryError, Start};
+use file::{FileError, GuestFile};
+use layout::{Layout, LayoutError, WriteError};
+use linux::LinuxError;
+use multiboot::MultibootError;
+use options::OptionError;
 use paging::PagingError;
+use pvh::PvhError;
+use tables::{Tables, TablesError};
 
 /// Why a guest cannot be started; each is one line that says what failed, and the value.
 #[derive(Debug, Error)]
 pub enum BootError {
-    /// The image.
+    /// A file.
     #[error(transparent)]
-    Image(#[from] ImageError),
+    File(#[from] FileError),
+    /// An option that does not go with the image's format.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// What goes where.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// An ELF file.
+    #[error(transparent)]
+    Elf(#[from] ElfError),
+    /// A Multiboot kernel.
+    #[error(transparent)]
+    Multiboot(#[from] MultibootError),
+    /// A PVH guest.
+    #[error(transparent)]
+    Pvh(#[from] PvhError),
+    /// A Linux kernel.
+    #[error(transparent)]
+    Linux(#[from] LinuxError),
     /// The entry point or the stacks.
     #[error(transparent)]
     Entry(#[from] EntryError),
     /// The page tables.
     #[error(transparent)]
     Paging(#[from] PagingError),
+    /// The tables that describe the machine.
+    #[error(transparent)]
+    Tables(#[from] TablesError),
+    /// The arrangement of the vCPUs that they describe.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
     /// The guest memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -88,6 +138,21 @@ impl Platform {
     pub fn starts(self, id: VcpuId) -> bool {
         self.start == StartVcpus::All || id.0 == 0
     }
+
+    /// Whether there are tables that describe the machine: without interrupt controllers there is
+    /// nothing to describe.
+    pub fn has_tables(self) -> bool {
+        self.irqchip != IrqChip::None
+    }
+}
+
+impl From<WriteError> for BootError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::File(error) => Self::File(error),
+            WriteError::Memory(error) => Self::Memory(error),
+        }
+    }
 }
 
 /// A guest in memory, and how its vCPUs start.
@@ -99,28 +164,107 @@ pub struct BootedGuest {
     pub entry: EntryPlan,
     /// The machine that it finds.
     pub platform: Platform,
-    /// The addresses in memory that are not zero: the image, and the boot area if there is one.
+    /// The addresses in memory that are not zero: the image and what was loaded with it, the tables
+    /// and the boot area, as far as there are such.
     pub loaded: Vec<Range<u64>>,
 }
 
-/// Makes the guest's memory and loads the guest that `config` asks for; `gib_pages` says
-/// whether the guest's CPU has pages of 1 GiB (CPUID leaf 0x80000001, EDX bit 26).
+/// A guest that can be loaded: everything that can be wrong with its image, the addresses and the
+/// sizes has been looked for.
+#[derive(Debug)]
+pub struct BootPlan {
+    format: ImageFormat,
+    platform: Platform,
+    memory: MemorySize,
+    layout: Layout,
+    tables: Option<Tables>,
+    start: Start,
+    entry: EntryPlan,
+}
+
+/// Finds out what the guest that `config` asks for needs, and whether it can have it.
 ///
 /// # Errors
 ///
-/// Everything that can be wrong with the image, the addresses and the sizes is found before
-/// there is any guest memory.
-pub fn load(config: &VmConfig, gib_pages: bool) -> Result<BootedGuest, BootError> {
-    let platform = Platform::new(ImageFormat::Flat, &config.platform)?;
+/// One that says what is wrong.
+pub fn plan(config: &VmConfig) -> Result<BootPlan, BootError> {
+    let file = GuestFile::image(&config.guest)?;
+    let (head, image) = match config.boot.format {
+        Some(ImageFormat::Flat) => (Vec::new(), Recognised::Flat),
+        Some(format) => {
+            let head = file.head()?;
+            let image = detect::expect(format, &file, &head)?;
+            (head, image)
+        }
+        None => {
+            let head = file.head()?;
+            let image = detect::recognise(&file, &head)?;
+            (head, image)
+        }
+    };
+    let format = image.format();
+    options::check(format, config)?;
+    let platform = Platform::new(format, &config.platform)?;
     let ram = RamLayout::new(config.memory);
-    let image = FlatImage::open(&config.guest)?;
-    let place = image.place(config.load_addr, ram)?;
-    let entry = EntryPlan::new(config, &place)?;
-    let boot_area = entry::boot_area(config.mode, ram, gib_pages)?;
-    let memory = GuestMemory::new(config.memory, &boot_area)?;
-    image.load(config.load_addr, &memory)?;
-    let loaded = vec![place, BOOT_AREA.0..BOOT_AREA.0 + boot_area.len() as u64];
-    Ok(BootedGuest { memory, entry, platform, loaded })
+    let tables = match platform.has_tables() {
+        true => Some(Tables::new(config.topology()?, ram)?),
+        false => None,
+    };
+    let mut layout = Layout::new(file, ram, tables.is_some());
+    let (boot, mode) = (&config.boot, config.mode);
+    let start = match image {
+        Recognised::Flat => flat::plan(config, &mut layout)?,
+        Recognised::Elf(elf) => elf::plan(&elf, mode, &mut layout)?,
+        Recognised::Multiboot(header) => multiboot::plan(header, &head, boot, &mut layout)?,
+        Recognised::Pvh(elf) => pvh::plan(&elf, boot, &mut layout)?,
+        Recognised::BzImage(kernel) => linux::plan_bzimage(&kernel, mode, boot, &mut layout)?,
+        Recognised::Vmlinux(elf) => linux::plan_vmlinux(&elf, mode, boot, &mut layout)?,
+    };
+    let entry = EntryPlan::new(config, &start)?;
+    log::debug!(
+        target: "minivmm::boot",
+        "{} image, starting in {} mode at {:#x}",
+        format, start.mode(), entry.entry_point()
+    );
+    Ok(BootPlan { format, platform, memory: config.memory, layout, tables, start, entry })
+}
+
+impl BootPlan {
+    /// The format of the image.
+    pub fn format(&self) -> ImageFormat {
+        self.format
+    }
+
+    /// The mode in which vCPUs start.
+    pub fn mode(&self) -> CpuMode {
+        self.start.mode()
+    }
+
+    /// Makes the guest's memory and loads the guest; `gib_pages` says whether the guest's CPU has
+    /// pages of 1 GiB (CPUID leaf 0x80000001, EDX bit 26).
+    ///
+    /// # Errors
+    ///
+    /// The host does not have the memory, or a file cannot be read.
+    pub fn load(self, gib_pages: bool) -> Result<BootedGuest, BootError> {
+        let boot_area = self.start.boot_area(RamLayout::new(self.memory), gib_pages)?;
+        let memory = GuestMemory::new(self.memory, &boot_area)?;
+        let mut loaded = self.layout.write(&memory)?;
+        if let Some(tables) = &self.tables {
+            loaded.extend(tables.write(&memory)?);
+        }
+        loaded.push(BOOT_AREA.0..BOOT_AREA.0 + boot_area.len() as u64);
+        Ok(BootedGuest { memory, entry: self.entry, platform: self.platform, loaded })
+    }
+}
+
+/// [`plan`], and then [`BootPlan::load`].
+///
+/// # Errors
+///
+/// Theirs.
+pub fn load(config: &VmConfig, gib_pages: bool) -> Result<BootedGuest, BootError> {
+    plan(config)?.load(gib_pages)
 }
 
 #[cfg(test)]

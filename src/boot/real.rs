@@ -49,6 +49,25 @@ pub(super) fn state(entry: Gpa) -> EntryState {
     state
 }
 
+/// The state with which a vCPU starts at `offset` in the segment at `base`, with all other segments
+/// `data_base` and the stack below `stack` there; all three bases are multiples of 16 below
+/// [`LIMIT`].
+pub(super) fn far_state(base: u64, offset: u16, data_base: u64, stack: u16) -> EntryState {
+    let data = segment(data_base, DATA);
+    let mut state = EntryState {
+        cs: segment(base, CODE),
+        ds: data,
+        es: data,
+        fs: data,
+        gs: data,
+        ss: data,
+        ..state(Gpa(0))
+    };
+    state.regs.rip = offset.into();
+    state.regs.rsp = stack.into();
+    state
+}
+
 /// Sets SS:SP to the top of a stack of less than 64 KiB whose ends are multiples of 16 and
 /// below [`LIMIT`]: SS is the bottom, SP the size.
 pub(super) fn set_stack(state: &mut EntryState, stack: &Range<u64>) {

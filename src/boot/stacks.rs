@@ -1,7 +1,7 @@
 //! Where the vCPUs' stacks lie: one each, side by side, in low RAM beside the image.
 //!
-//! The rule, in every mode: the image cuts the RAM from 0x500 to a limit into a part below it
-//! and a part above it, and the stacks are at the top of the larger one, vCPU 0's highest.
+//! The rule, in every mode: the image, or each segment of one that has some, cuts the RAM from
+//! 0x500 to a limit into parts, and the stacks are at the top of the largest, vCPU 0's highest.
 //! The limit is 1 MiB in real mode, as far as SS reaches, and else 3 GiB, where RAM below the
 //! hole ends. Arithmetic only; `entry.rs` puts the result in registers.
 
@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use thiserror::Error;
 
+use super::layout::gaps;
 use crate::config::VcpuCount;
 use crate::exit::VcpuId;
 
@@ -38,21 +39,21 @@ pub(super) struct Stacks {
 }
 
 impl Stacks {
-    /// Stacks for so many vCPUs in the RAM below `limit` and beside `image`: the largest that
-    /// there is room for up to 16 KiB each, and a multiple of 16 bytes.
+    /// Stacks for so many vCPUs in the RAM below `limit` and beside what is `taken`, which is in the
+    /// order of addresses: the largest that there is room for up to 16 KiB each, and a multiple of
+    /// 16 bytes.
     ///
     /// # Errors
     ///
     /// If they would be smaller than 64 bytes.
     pub(super) fn new(
         count: VcpuCount,
-        image: &Range<u64>,
+        taken: impl IntoIterator<Item = Range<u64>>,
         limit: u64,
     ) -> Result<Self, StackError> {
-        let below = FLOOR..image.start.min(limit);
-        let above = image.end.max(FLOOR)..limit;
-        let len = |room: &Range<u64>| room.end.saturating_sub(room.start);
-        let room = if len(&below) > len(&above) { below } else { above };
+        // The last one of the largest, if there are several.
+        let room = gaps(FLOOR..limit, taken).into_iter().max_by_key(|gap| gap.end - gap.start);
+        let room = room.unwrap_or(limit..limit);
 
         let count = count.get();
         let top = room.end / ALIGN * ALIGN;
@@ -78,7 +79,7 @@ mod tests {
     use super::*;
 
     fn stacks(count: u32, image: Range<u64>, limit: u64) -> Result<Stacks, StackError> {
-        Stacks::new(VcpuCount::new(count).unwrap(), &image, limit)
+        Stacks::new(VcpuCount::new(count).unwrap(), [image], limit)
     }
 
     #[test]
@@ -115,6 +116,13 @@ mod tests {
             "no room for 1024 stacks of at least 64 bytes between 0x1011 and 0x2000"
         );
         assert!(stacks(1, 0..0x1000, 0x1000).is_err(), "the image fills all of it");
+    }
+
+    #[test]
+    fn every_range_cuts_the_room() {
+        let taken = [0x8000..0x9000, 0x10_0000..0x20_0000, 0x30_0000..0x31_0000];
+        let stacks = Stacks::new(VcpuCount::default(), taken, 0x38_0000).unwrap();
+        assert_eq!(stacks.of(VcpuId(0)), 0x2f_c000..0x30_0000);
     }
 
     proptest! {

@@ -214,7 +214,8 @@ impl fmt::Debug for Ledger {
 
 /// Everything that is known of a failure: registers, the last exits, the output.
 fn story_of(finished: &Finished) -> String {
-    let mut story = Details::new(&finished.outcome, &finished.vcpus).to_string();
+    let details = Details::new(&finished.outcome, &finished.vcpus, finished.post_code);
+    let mut story = details.to_string();
     if !finished.output.is_empty() {
         story += "output of the iteration:\n";
         story += &printable(&finished.output);

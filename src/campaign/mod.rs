@@ -17,13 +17,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::affinity::{self, AffinityError};
-use crate::boot::flat::{FlatImage, ImageError};
-use crate::config::{GuestSource, SerialConfig, VmConfig};
-use crate::console::{Console, ConsoleError, ConsoleOutput};
+use crate::boot::{self, BootError, BootPlan};
+use crate::config::{GuestSource, ImageFormat, SerialConfig, VmConfig};
+use crate::console::{self, Console, ConsoleError, ConsoleOutput};
+use crate::devices::setup::{DeviceSetup, SetupError};
 use crate::exit::VcpuId;
 use crate::host::{self, Host, Signals, Taken};
 use crate::kvm::vm::{KVM_DEVICE, KvmError, KvmVm};
-use crate::memory::RamLayout;
 use crate::outcome::{EndSignal, ExitCode, VmOutcome};
 use crate::panics;
 use crate::report::VmReport;
@@ -56,12 +56,15 @@ pub enum CampaignError {
     /// The devices, or the events.
     #[error(transparent)]
     Vmm(#[from] VmmError),
+    /// The files for the devices.
+    #[error(transparent)]
+    Devices(#[from] SetupError),
     /// Where the guest's output goes.
     #[error(transparent)]
     Console(#[from] ConsoleError),
     /// The guest's image.
     #[error(transparent)]
-    Image(#[from] ImageError),
+    Boot(#[from] BootError),
     /// The same, for the result.
     #[error("cannot read guest image '{path}': {source}")]
     Read {
@@ -172,12 +175,11 @@ fn empty_result(
     stress: &StressConfig,
     seed: Seed,
 ) -> Result<CampaignResult, CampaignError> {
+    // Before the file is read: it is one then, and has an end.
+    let plan = boot::plan(config)?;
     let guest = match &config.guest {
         GuestSource::Demo(demo) => Guest::new(&config.guest, demo.image),
         GuestSource::File(path) => {
-            // It is a file, and has an end.
-            FlatImage::open(&config.guest)?
-                .place(config.load_addr, RamLayout::new(config.memory))?;
             let image = fs::read(path).map_err(|source| CampaignError::Read {
                 path: path.display().to_string(),
                 source,
@@ -190,8 +192,8 @@ fn empty_result(
         seed,
         vcpus: config.vcpus.get(),
         memory_bytes: config.memory.bytes(),
-        mode: config.mode,
-        options: options(config, stress),
+        mode: plan.mode(),
+        options: options(config, stress, &plan),
     };
     let expect = stress.expect.iter().cloned().map(Requirement::Expect);
     let forbid = stress.forbid.iter().cloned().map(Requirement::Forbid);
@@ -200,10 +202,22 @@ fn empty_result(
 }
 
 /// What else makes a difference to an iteration, as the user writes it.
-fn options(config: &VmConfig, stress: &StressConfig) -> BTreeMap<String, String> {
+fn options(config: &VmConfig, stress: &StressConfig, plan: &BootPlan) -> BTreeMap<String, String> {
     let mut options = BTreeMap::new();
     let mut add = |name: &str, value: String| options.insert(name.to_owned(), value);
-    add("load-addr", config.load_addr.to_string());
+    match plan.format() {
+        ImageFormat::Flat => add("load-addr", config.flat_load_addr().to_string()),
+        format => add("format", format.to_string()),
+    };
+    if let Some(cmdline) = &config.boot.cmdline {
+        add("cmdline", cmdline.clone());
+    }
+    if let Some(initrd) = &config.boot.initrd {
+        add("initrd", initrd.display().to_string());
+    }
+    for (index, module) in config.boot.modules.iter().enumerate() {
+        add(&format!("module {index}"), format!("{}={}", module.path.display(), module.args));
+    }
     add("start", stress.start.to_string());
     if let Some(entry) = config.entry {
         add("entry", entry.to_string());
@@ -273,6 +287,8 @@ impl Fleet {
                 "some of the {all} vCPUs share a CPU: those do not run at the same time"
             );
         }
+        let keep_output = config.serial == SerialConfig::Kept;
+        let devices = DeviceSetup { keep_output, ..DeviceSetup::read(config)? };
         for vm in 0..stress.jobs {
             let kvm = KvmVm::new(Path::new(KVM_DEVICE), config)?;
             let tracer = Tracer::new(std::mem::take(&mut setup), vcpus);
@@ -286,8 +302,9 @@ impl Fleet {
                 own_cpus,
             };
             let cpu_for = |id: VcpuId| cpu_for(VcpuId(vm * vcpus + id.0));
-            let keep = config.serial == SerialConfig::Kept;
-            let vmm = Vmm::repeating(kvm, config.vcpus, cpu_for, tracer, setup, keep)?;
+            let devices = devices.clone();
+            let mut vmm = Vmm::repeating(kvm, config.vcpus, cpu_for, tracer, devices, setup)?;
+            vmm.connect_ports(console::open_ports(&config.platform.devices)?);
             fleet.stops.push(vmm.stop_handle());
             fleet.rounds.push(vmm.round_handle());
             fleet.ready.push((vmm, Console::open_output(&config.serial)?));

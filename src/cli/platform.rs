@@ -3,9 +3,13 @@
 use std::str::FromStr;
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use thiserror::Error;
 
-use crate::config::{Assist, IrqChip, PlatformConfig, StartVcpus};
+use crate::config::{
+    Assist, CpuChanges, DeviceConfig, DeviceConfigError, DeviceRequest, FwCfgItem, IrqChip,
+    PlatformConfig, StartVcpus, Topology,
+};
 use crate::stress::start::StartMode;
 
 #[derive(Debug, Args)]
@@ -24,6 +28,25 @@ pub(super) struct PlatformArgs {
     /// Do not complete instructions that the host's KVM cannot emulate
     #[arg(long)]
     no_assist: bool,
+
+    /// How the vCPUs are arranged [default: one socket, and a core for each]
+    #[arg(long, value_name = "SOCKETS:CORES:THREADS")]
+    topology: Option<Topology>,
+
+    /// Features for the CPU to have or not to have, by their names in /proc/cpuinfo
+    #[arg(long, value_name = "-FEATURE,+FEATURE", allow_hyphen_values = true)]
+    cpu: Option<CpuChanges>,
+
+    /// A device that is not there by itself: com2, com3 or com4, with =null or =file:PATH for where
+    /// it sends to [default: null], or testdev, that of kvm-unit-tests; may be repeated
+    #[arg(long = "device", value_name = "DEVICE")]
+    #[arg(value_parser = OsStringValueParser::new().try_map(|s| DeviceRequest::from_os_str(&s)))]
+    devices: Vec<DeviceRequest>,
+
+    /// A file for the guest to find in fw_cfg by this name; may be repeated
+    #[arg(long, value_name = "NAME=FILE")]
+    #[arg(value_parser = OsStringValueParser::new().try_map(|s| FwCfgItem::from_os_str(&s)))]
+    fw_cfg: Vec<FwCfgItem>,
 }
 
 /// What `--start` takes.
@@ -61,12 +84,20 @@ impl PlatformArgs {
         }
     }
 
-    pub(super) fn into_config(self) -> PlatformConfig {
+    /// What is asked for, if it goes together.
+    pub(super) fn into_config(self) -> Result<PlatformConfig, DeviceConfigError> {
         let start = self.start.map(|start| match start {
             Start::Vcpus(vcpus) => vcpus,
             Start::Mode(_) => StartVcpus::All,
         });
         let assist = if self.no_assist { Assist::Off } else { Assist::On };
-        PlatformConfig { irqchip: self.irqchip, start, assist }
+        Ok(PlatformConfig {
+            irqchip: self.irqchip,
+            start,
+            assist,
+            topology: self.topology,
+            cpu: self.cpu.unwrap_or_default(),
+            devices: DeviceConfig::new(self.devices, self.fw_cfg)?,
+        })
     }
 }

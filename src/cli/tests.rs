@@ -3,7 +3,9 @@
 use std::os::unix::ffi::OsStrExt;
 
 use super::*;
-use crate::config::{CpuList, IrqChip, StartVcpus};
+use crate::config::{
+    CpuList, DeviceConfig, DeviceRequest, FwCfgItem, IrqChip, PlatformConfig, StartVcpus,
+};
 use crate::stress::chaos::ChaosRate;
 use crate::stress::seed::Seed;
 use crate::stress::shard::Shard;
@@ -44,6 +46,16 @@ fn with_platform(irqchip: Option<IrqChip>, start: Option<StartVcpus>) -> VmConfi
     config
 }
 
+fn with_devices(devices: &[&str], files: &[&str]) -> VmConfig {
+    let device = |text: &&str| DeviceRequest::from_os_str(OsStr::new(text)).unwrap();
+    let file = |text: &&str| FwCfgItem::from_os_str(OsStr::new(text)).unwrap();
+    let devices = devices.iter().map(device).collect();
+    let files = files.iter().map(file).collect();
+    let mut config = defaults();
+    config.platform.devices = DeviceConfig::new(devices, files).unwrap();
+    config
+}
+
 #[test]
 fn the_definition_is_consistent() {
     Cli::command().debug_assert();
@@ -74,15 +86,17 @@ fn each_option_sets_its_value() {
         ("g --irqchip split", with_platform(Some(IrqChip::Split), None)),
         ("g --start bsp", with_platform(None, Some(StartVcpus::Bsp))),
         ("g --start=all", with_platform(None, Some(StartVcpus::All))),
+        ("g --device com3 --device testdev", with_devices(&["com3", "testdev"], &[])),
+        ("g --fw-cfg a=b --device com2=file:x", with_devices(&["com2=file:x"], &["a=b"])),
         ("g --memory 1G", VmConfig { memory: mib(1024), ..defaults() }),
         ("g --memory 16mib", VmConfig { memory: mib(16), ..defaults() }),
         ("g --memory 1048576", VmConfig { memory: mib(1), ..defaults() }),
-        ("g --mode real", defaults()),
-        ("g --mode protected", VmConfig { mode: CpuMode::Protected, ..defaults() }),
-        ("g --mode LONG", VmConfig { mode: CpuMode::Long, ..defaults() }),
-        ("g --mode user", VmConfig { mode: CpuMode::User, ..defaults() }),
-        ("g --load-addr 0x10_0000", VmConfig { load_addr: Gpa(1 << 20), ..defaults() }),
-        ("g --load-addr 0", VmConfig { load_addr: Gpa(0), ..defaults() }),
+        ("g --mode real", VmConfig { mode: Some(CpuMode::Real), ..defaults() }),
+        ("g --mode protected", VmConfig { mode: Some(CpuMode::Protected), ..defaults() }),
+        ("g --mode LONG", VmConfig { mode: Some(CpuMode::Long), ..defaults() }),
+        ("g --mode user", VmConfig { mode: Some(CpuMode::User), ..defaults() }),
+        ("g --load-addr 0x10_0000", VmConfig { load_addr: Some(Gpa(1 << 20)), ..defaults() }),
+        ("g --load-addr 0", VmConfig { load_addr: Some(Gpa(0)), ..defaults() }),
         ("g --entry 4096", VmConfig { entry: Some(Gpa(4096)), ..defaults() }),
         ("g --timeout 10s", VmConfig { timeout: millis(10_000), ..defaults() }),
         ("g --timeout 500ms", VmConfig { timeout: millis(500), ..defaults() }),
@@ -91,6 +105,17 @@ fn each_option_sets_its_value() {
         ("g --serial null", VmConfig { serial: SerialConfig::Null, ..defaults() }),
         ("g --serial pty", VmConfig { serial: SerialConfig::Pty, ..defaults() }),
         ("g --serial file:a/b", VmConfig { serial: file("a/b"), ..defaults() }),
+        (
+            "g --vcpus 8 --topology 2:2:2",
+            VmConfig {
+                vcpus: VcpuCount::new(8).unwrap(),
+                platform: PlatformConfig {
+                    topology: Some("2:2:2".parse().unwrap()),
+                    ..PlatformConfig::default()
+                },
+                ..defaults()
+            },
+        ),
         ("g --pin auto", VmConfig { pin: Some(Pinning::Auto), ..defaults() }),
         ("g --pin 0,2-3", VmConfig { pin: cpus(&[0, 2, 3]), ..defaults() }),
         (
@@ -131,6 +156,11 @@ fn bad_values_are_named_in_one_line() {
         ("--memory <SIZE>", "4097", "4097 bytes are not a whole number of 4 KiB pages"),
         ("--memory <SIZE>", "65T", "71468255805440 bytes are more than the limit of 64 TiB"),
         ("--memory <SIZE>", "1X", "'X' is not a unit of memory: expected K, M, G or T"),
+        (
+            "--topology <SOCKETS:CORES:THREADS>",
+            "4",
+            "'4' is not a topology: expected SOCKETS:CORES:THREADS, such as 1:4:2",
+        ),
         ("--load-addr <ADDR>", "here", &format!("'here' {number}")),
         ("--entry <ADDR>", "-4096", &format!("'-4096' {number}")),
         ("--entry <ADDR>", "0x1ffffffffffffffff", "0x1ffffffffffffffff does not fit in 64 bits"),
@@ -151,6 +181,12 @@ fn bad_values_are_named_in_one_line() {
             "tcp",
             "'tcp' is not a serial connection: expected stdio, null, pty, kept or file:PATH",
         ),
+        (
+            "--device <DEVICE>",
+            "com1",
+            "'com1' is not a device: expected com2, com3, com4 or testdev",
+        ),
+        ("--fw-cfg <NAME=FILE>", "opt/x", "expected NAME=FILE"),
         ("--pin <CPUS>", "", "at least one CPU is needed"),
         ("--pin <CPUS>", "3-2", "the range 3-2 runs backwards"),
         ("--pin <CPUS>", "2000", "CPU 2000 is above the highest that can be named, 1023"),
@@ -214,9 +250,9 @@ fn every_demo_can_be_run_and_exported() {
         let stress = is_stress.then(StressConfig::default);
         let expected = VmConfig { stress, ..VmConfig::new(GuestSource::Demo(guest)) };
         assert_eq!(config, expected);
-        assert_eq!(config.mode, guest.mode.into());
+        assert_eq!(config.flat_mode(), guest.mode.into());
         let (config, _) = run_of(&format!("--demo {} --mode user", guest.name));
-        assert_eq!(config.mode, CpuMode::User);
+        assert_eq!(config.flat_mode(), CpuMode::User);
 
         let command = parse_line(&format!("--export-demo {} out.bin", guest.name)).unwrap();
         assert_eq!(command, Command::ExportDemo { demo: guest, path: "out.bin".into() });
@@ -266,7 +302,7 @@ fn help_is_no_error_and_shows_defaults_and_exit_codes() {
         format!("[default: {}]", defaults.vcpus),
         format!("[default: \"{}\"]", defaults.memory),
         format!("[default: {}]", defaults.serial),
-        format!("[default: {}]", defaults.load_addr),
+        format!("[default: {}]", defaults.flat_load_addr()),
     ] {
         let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(words(&text).contains(&default), "no {default} in {text}");
@@ -424,6 +460,9 @@ fn what_does_not_go_together_in_a_campaign() {
         ("g --shard 1/2 --seed 3", "--repeat <N>"),
         ("g --jobs 2 --serial stdio", "are for one VM"),
         ("g --jobs 2 --stats", "are for one VM"),
+        ("g --jobs 2 --device com2=file:x", "is for one VM"),
+        ("g --device com2 --device com2=null", "--device com2 is given more than once"),
+        ("g --fw-cfg a=b --fw-cfg a=c", "--fw-cfg a is given more than once"),
         ("g --repeat 2 --serial pty", "is for a single run"),
         ("g --serial kept", "is for --repeat"),
         ("g --repeat 0", "a campaign has at least one iteration"),
@@ -437,4 +476,12 @@ fn what_does_not_go_together_in_a_campaign() {
         let error = error_of(line).to_string();
         assert!(error.contains(why), "{line}: {error}");
     }
+}
+
+#[test]
+fn a_topology_is_for_all_vcpus() {
+    let error = error_of("g --vcpus 3 --topology 1:2:2");
+    assert_eq!(error.kind(), ErrorKind::ArgumentConflict);
+    let text = error.to_string();
+    assert!(text.contains("--topology 1:2:2 is for 4 vCPUs, and --vcpus is 3"), "{text}");
 }

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use super::{CpuChanges, DeviceConfig, Topology};
+
 /// What a user asks of the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlatformConfig {
@@ -14,6 +16,12 @@ pub struct PlatformConfig {
     pub start: Option<StartVcpus>,
     /// Whether instructions that KVM cannot emulate are completed here.
     pub assist: Assist,
+    /// How the vCPUs are arranged; if not given, each is a core of the only socket.
+    pub topology: Option<Topology>,
+    /// What is different about the CPU.
+    pub cpu: CpuChanges,
+    /// The devices that are there only when asked for.
+    pub devices: DeviceConfig,
 }
 
 /// What is done about an instruction that KVM cannot emulate.

@@ -255,8 +255,8 @@ fn the_defaults_of_a_file() {
         platform: PlatformConfig::default(),
         vcpus: VcpuCount(1),
         memory: MemorySize::from_bytes(128 << 20).unwrap(),
-        mode: CpuMode::Real,
-        load_addr: Gpa(0x1000),
+        mode: None,
+        load_addr: None,
         entry: None,
         regs: vec![],
         timeout: None,
@@ -266,6 +266,7 @@ fn the_defaults_of_a_file() {
         stress: None,
     };
     assert_eq!(config, expected);
+    assert_eq!((config.flat_mode(), config.flat_load_addr()), (CpuMode::Real, Gpa(0x1000)));
 }
 
 #[test]
@@ -274,7 +275,7 @@ fn a_demo_starts_in_its_own_mode() {
 
     static DEMO: Guest =
         Guest { name: "demo", summary: "", kind: Kind::Demo, mode: Mode::User, image: &[] };
-    assert_eq!(VmConfig::new(GuestSource::Demo(&DEMO)).mode, CpuMode::User);
+    assert_eq!(VmConfig::new(GuestSource::Demo(&DEMO)).flat_mode(), CpuMode::User);
     let modes = [Mode::Real, Mode::Protected, Mode::Long, Mode::User].map(CpuMode::from);
     assert_eq!(modes, CpuMode::ALL);
 }

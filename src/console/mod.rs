@@ -25,7 +25,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd;
 
-use crate::config::SerialConfig;
+use crate::config::{DeviceConfig, SerialConfig};
 
 pub use escape::{Action, HELP};
 pub use input::{ConsoleInput, Input};
@@ -127,6 +127,17 @@ impl Console {
             pty_path: None,
         }
     }
+}
+
+/// Opens the files that the serial ports besides COM1 send to, in their order. Waits for the reader
+/// of a FIFO, as [`Console::open`] does.
+///
+/// # Errors
+///
+/// One of them cannot be created.
+pub fn open_ports(devices: &DeviceConfig) -> Result<Vec<ConsoleOutput>, ConsoleError> {
+    let open = |path: &Path| Console::open_output(&SerialConfig::File(path.to_owned()));
+    devices.port_files().map(|(_, path)| open(path)).collect()
 }
 
 /// The sink of the UART's output. Buffers nothing.

@@ -1,33 +1,60 @@
 //! The devices of the VM behind their bus. A device is a pure register machine in a file of
-//! its own; this file has the address map, splits accesses for devices that are one byte
-//! wide, and answers for addresses where nothing is. How accesses get here is `queue.rs`;
-//! what becomes of the output is `thread.rs`.
+//! its own; this file splits accesses for devices that are one byte wide, tells the devices the
+//! time, drives their pins, and answers for addresses where nothing is. The address map is
+//! `map.rs`; how accesses get here is `queue.rs`; what becomes of the output is `thread.rs`.
 //!
 //! [`DeviceSet`] is guarded by the queue's mutex and used by whichever thread holds it.
 
+mod access;
+pub mod acpi_pm;
+pub mod clock;
+pub mod debug_console;
 pub mod exit_port;
+pub mod fw_cfg;
+pub mod i8042;
+mod map;
+pub mod pci;
+mod pins;
+pub mod pit;
+pub mod post_code;
+mod posting;
 pub mod power;
 pub mod queue;
-pub mod reset;
+pub mod rtc;
 pub mod serial;
+pub mod setup;
+pub mod system_control;
+pub mod test_device;
 pub mod thread;
 pub mod uart16550;
 pub mod unknown;
 pub mod watch;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use crate::bus::{Bus, BusError};
 use crate::exit::{Access, AddressSpace, Direction, VcpuId};
+use crate::irq::{IrqLine, NullIrq, Wiring};
+use acpi_pm::AcpiPm;
+use clock::Clock;
+use fw_cfg::FwCfg;
+use i8042::I8042;
+use map::{COM_LEN, Device};
+use pci::PciConfig;
+use pins::Pins;
+use pit::Pit;
+use post_code::PostCode;
 use power::BochsShutdown;
 use queue::{Busy, Serve};
+use rtc::{CMOS_LEN, Rtc};
 use serial::SerialPort;
+use setup::DeviceSetup;
+use system_control::SystemControl;
+use test_device::TestDevice;
 use unknown::UnknownAccesses;
 
-/// COM1: eight registers from here, IRQ 4.
-pub const COM1_BASE: u64 = 0x3f8;
-const COM1_LEN: u64 = 8;
+pub use map::{COM1_BASE, COM1_IRQ};
+pub use posting::PostPolicy;
 
 /// How a guest ends its VM through a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,15 +76,13 @@ pub enum Reply {
     End(GuestEnd),
 }
 
-/// The names by which the bus knows the devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Device {
-    Com1,
-    ExitPort,
-    AcpiPower,
-    BochsShutdown,
-    I8042,
-    PciConfigAddress,
+/// What is left of a run in the devices when they are reset.
+#[derive(Debug, Default)]
+pub struct Leftover {
+    /// What the guest has sent, if that is kept; its end, if it was much.
+    pub output: Vec<u8>,
+    /// The last POST code that it has written.
+    pub post_code: Option<PostCode>,
 }
 
 /// All devices, and where each one is.
@@ -66,50 +91,130 @@ pub struct DeviceSet {
     pio: Bus<Device>,
     mmio: Bus<Device>,
     com1: SerialPort,
-    bochs_shutdown: BochsShutdown,
+    /// The serial ports besides COM1, with their first addresses.
+    ports: Vec<(u64, SerialPort)>,
+    rest: Registers,
+    /// What the CMOS memory holds after a reset.
+    cmos: [u8; CMOS_LEN],
+    fw_cfg: FwCfg,
+    test: Option<TestDevice>,
+    pins: Pins,
+    clock: Clock,
     unknown: UnknownAccesses,
-    /// The device thread knows that the serial port wants to be told the time.
-    timer_seen: bool,
+    /// Until then the device thread need not come back, as far as it knows.
+    known_deadline: Option<Instant>,
+}
+
+/// The devices that are always there and that a reset makes anew.
+#[derive(Debug)]
+struct Registers {
+    rtc: Rtc,
+    acpi: AcpiPm,
+    pit: Pit,
+    i8042: I8042,
+    system_control: SystemControl,
+    pci: PciConfig,
+    bochs_shutdown: BochsShutdown,
+    post_code: Option<PostCode>,
+}
+
+impl Registers {
+    fn new(clock: &Clock, cmos: [u8; CMOS_LEN]) -> Self {
+        let now = clock.now();
+        Self {
+            rtc: Rtc::new(clock.unix_at(now), now, cmos),
+            acpi: AcpiPm::new(now),
+            pit: Pit::default(),
+            i8042: I8042::new(),
+            system_control: SystemControl::default(),
+            pci: PciConfig::default(),
+            bochs_shutdown: BochsShutdown::default(),
+            post_code: None,
+        }
+    }
 }
 
 impl DeviceSet {
-    /// The platform's devices around `com1`.
+    /// The platform's devices as `setup` has them; `line` makes the interrupt lines that they use,
+    /// by their numbers (GSI).
     ///
     /// # Errors
     ///
     /// [`BusError`] if two of them claim one address.
-    pub fn new(com1: SerialPort) -> Result<Self, BusError> {
-        let mut pio = Bus::pio();
-        pio.insert(COM1_BASE, COM1_LEN, "COM1", Device::Com1)?;
-        pio.insert(exit_port::EXIT_PORT, 4, "exit port", Device::ExitPort)?;
-        pio.insert(power::ACPI_PM1A_CNT, 2, "ACPI power-off", Device::AcpiPower)?;
-        pio.insert(power::BOCHS_SHUTDOWN, 1, "Bochs shutdown", Device::BochsShutdown)?;
-        pio.insert(reset::I8042_COMMAND, 1, "i8042", Device::I8042)?;
-        pio.insert(reset::PCI_CONFIG_ADDRESS, 4, "PCI address", Device::PciConfigAddress)?;
+    pub fn new(
+        setup: DeviceSetup,
+        line: &mut dyn FnMut(u32) -> Box<dyn IrqLine>,
+    ) -> Result<Self, BusError> {
+        let (pio, mmio) = map::buses(&setup)?;
+        let mut wiring = Wiring::new(line);
+        let mut com1 = SerialPort::new(wiring.connect(COM1_IRQ), setup.input_limit);
+        if setup.keep_output {
+            com1.keep_output();
+        }
+        let ports = setup.ports.iter().map(|&(port, writes)| {
+            let (base, irq) = map::com_place(port);
+            let mut serial = SerialPort::new(wiring.connect(irq), 0);
+            if !writes {
+                serial.discard_output();
+            }
+            (base, serial)
+        });
+        let ports = ports.collect();
+        let clock = Clock::start();
+        let cmos = rtc::cmos::first_contents(setup.ram, setup.vcpus);
         Ok(Self {
             pio,
-            mmio: Bus::mmio(),
+            mmio,
             com1,
-            bochs_shutdown: BochsShutdown::default(),
+            ports,
+            rest: Registers::new(&clock, cmos),
+            cmos,
+            fw_cfg: FwCfg::new(setup.vcpus, setup.ram.size().bytes(), setup.files),
+            test: setup.test_device.then(TestDevice::default),
+            pins: Pins::new(&mut wiring, setup.test_device),
+            clock,
             unknown: UnknownAccesses::default(),
-            timer_seen: false,
+            known_deadline: None,
         })
     }
 
-    /// The serial port.
+    /// The same, with every line leading nowhere.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn unconnected(setup: DeviceSetup) -> Result<Self, BusError> {
+        Self::new(setup, &mut |_| Box::new(NullIrq))
+    }
+
+    /// COM1.
     pub fn com1(&mut self) -> &mut SerialPort {
         &mut self.com1
     }
 
-    /// Puts all devices back to their state after a reset; returns what the guest has sent, if that
-    /// is kept.
+    /// The ports besides COM1 whose output the device thread writes.
+    pub fn written_ports(&mut self) -> impl Iterator<Item = &mut SerialPort> {
+        self.ports.iter_mut().map(|(_, port)| port).filter(|port| port.is_written())
+    }
+
+    /// Puts all devices back to their state after a reset; returns what the run has left in them.
+    /// The host's time goes on.
     ///
     /// # Errors
     ///
     /// [`Busy`] while output has to wait for the host.
-    pub fn reset(&mut self) -> Result<Vec<u8>, Busy> {
-        self.bochs_shutdown = BochsShutdown::default();
-        self.com1.reset()
+    pub fn reset(&mut self) -> Result<Leftover, Busy> {
+        for (_, port) in &mut self.ports {
+            port.reset()?;
+        }
+        let left = Leftover { output: self.com1.reset()?, post_code: self.rest.post_code };
+        self.rest = Registers::new(&self.clock, self.cmos);
+        self.fw_cfg.reset();
+        if let Some(test) = &mut self.test {
+            *test = TestDevice::default();
+        }
+        self.pins.reset();
+        Ok(left)
     }
 
     /// Accesses that met no device.
@@ -117,18 +222,37 @@ impl DeviceSet {
         &mut self.unknown
     }
 
-    /// Tells the devices that time has passed; returns how long until they want to hear again.
-    /// For the device thread, which has to come back by then.
-    pub fn tick(&mut self) -> Option<std::time::Duration> {
+    /// The last POST code that the guest has written.
+    pub fn post_code(&self) -> Option<PostCode> {
+        self.rest.post_code
+    }
+
+    /// Tells the devices that time has passed; returns when they want to hear again. For the
+    /// device thread, which has to come back by then.
+    pub fn tick(&mut self) -> Option<Instant> {
         self.com1.tick();
-        let next = self.com1.next_tick();
-        self.timer_seen = next.is_some();
-        next
+        self.ports.iter_mut().for_each(|(_, port)| port.tick());
+        let now = self.clock.now();
+        self.rest.rtc.advance(now);
+        self.rest.acpi.advance(now);
+        self.pins.follow(&self.rest);
+        self.known_deadline = self.deadline();
+        self.known_deadline
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let serial = self.ports.iter().filter_map(|(_, port)| port.deadline());
+        let rest = [self.rest.rtc.deadline(), self.rest.acpi.deadline()];
+        let rest = rest.into_iter().flatten().filter_map(|due| self.clock.instant(due));
+        self.com1.deadline().into_iter().chain(serial).chain(rest).min()
     }
 
     /// Which writes a vCPU may post.
     pub fn post_policy(&self) -> PostPolicy {
-        PostPolicy { com1_interrupts: self.com1.interrupts_enabled() }
+        PostPolicy {
+            com1_interrupts: self.com1.interrupts_enabled(),
+            debug_console: self.test.is_none(),
+        }
     }
 
     fn bus(&self, space: AddressSpace) -> &Bus<Device> {
@@ -138,13 +262,16 @@ impl DeviceSet {
         }
     }
 
-    /// True if the access would send a byte that the serial port has no room for.
+    /// True if the access would send a byte that a serial port has no room for.
     fn is_busy(&self, access: &Access) -> bool {
-        access.space == AddressSpace::Pio
-            && access.direction == Direction::Write
-            && access.addr <= COM1_BASE
-            && COM1_BASE - access.addr < u64::from(access.size)
-            && !self.com1.can_write(0)
+        if access.space != AddressSpace::Pio || access.direction != Direction::Write {
+            return false;
+        }
+        let touches =
+            |port: u64| access.addr <= port && port - access.addr < u64::from(access.size);
+        (touches(COM1_BASE) && !self.com1.can_write(0))
+            || (touches(debug_console::DEBUG_CONSOLE) && !self.com1.can_bypass())
+            || self.ports.iter().any(|(base, port)| touches(*base) && !port.can_write(0))
     }
 
     /// Serves an access that no device refuses: as one if a device takes it whole, byte by
@@ -152,11 +279,8 @@ impl DeviceSet {
     fn dispatch(&mut self, vcpu: VcpuId, access: &Access) -> Reply {
         let bus = self.bus(access.space);
         match bus.find_whole(access.addr, access.size) {
-            Some((device, offset)) if access.size == 1 || device != Device::Com1 => {
-                match access.direction {
-                    Direction::Read => Reply::Value(self.read(device, offset, access.size)),
-                    Direction::Write => self.write(device, offset, access.size, access.data),
-                }
+            Some((device, offset)) if access.size == 1 || !device.is_byte_wide() => {
+                self.transfer(device, offset, access)
             }
             None if access.bytes().all(|byte| bus.find(byte.addr).is_none()) => {
                 self.unknown.count(vcpu, access);
@@ -166,6 +290,14 @@ impl DeviceSet {
                 })
             }
             _ => self.dispatch_bytes(vcpu, access),
+        }
+    }
+
+    /// An access that `device` takes whole.
+    fn transfer(&mut self, device: Device, offset: u64, access: &Access) -> Reply {
+        match access.direction {
+            Direction::Read => Reply::Value(self.read(device, offset, access.size)),
+            Direction::Write => self.write(device, offset, access.size, access.data),
         }
     }
 
@@ -179,33 +311,6 @@ impl DeviceSet {
         }
         Reply::Value(value)
     }
-
-    fn read(&mut self, device: Device, offset: u64, size: u8) -> u64 {
-        match device {
-            Device::Com1 => u64::from(self.com1.read(register(offset))),
-            Device::I8042 => reset::I8042_STATUS,
-            Device::ExitPort
-            | Device::AcpiPower
-            | Device::BochsShutdown
-            | Device::PciConfigAddress => all_ones(size),
-        }
-    }
-
-    fn write(&mut self, device: Device, offset: u64, size: u8, value: u64) -> Reply {
-        let [low, ..] = value.to_le_bytes();
-        let end = match device {
-            Device::Com1 => {
-                self.com1.write(register(offset), low);
-                None
-            }
-            Device::ExitPort => Some(exit_port::write(value)),
-            Device::AcpiPower => power::write_pm1a_cnt(value << (8 * offset)),
-            Device::BochsShutdown => self.bochs_shutdown.write(low),
-            Device::I8042 => reset::write_i8042(value),
-            Device::PciConfigAddress => reset::write_pci_config_address(offset, size, value),
-        };
-        end.map_or(Reply::Value(0), Reply::End)
-    }
 }
 
 impl Serve for DeviceSet {
@@ -215,40 +320,22 @@ impl Serve for DeviceSet {
         if self.is_busy(access) {
             return Err(Busy);
         }
+        // Nearly all accesses are a byte's to COM1, and so have a shorter way.
+        let offset = access.addr.wrapping_sub(COM1_BASE);
+        if offset < COM_LEN && access.size == 1 && access.space == AddressSpace::Pio {
+            return Ok(self.transfer(Device::Com1, offset, access));
+        }
         Ok(self.dispatch(vcpu, access))
     }
 
     fn needs_thread(&self) -> bool {
+        let is_news = |due: Instant| self.known_deadline.is_none_or(|known| due < known);
         self.com1.output_len() > 0
             || self.com1.calls_for_input()
             || self.unknown.has_notices()
-            || (!self.timer_seen && self.com1.next_tick().is_some())
+            || self.ports.iter().any(|(_, port)| port.output_len() > 0)
+            || self.deadline().is_some_and(is_news)
     }
-}
-
-/// Which writes need not be waited for: a byte to send while the UART has no interrupt enabled
-/// that it could change. Read on the vCPU threads, without the devices.
-#[derive(Clone, Debug)]
-pub struct PostPolicy {
-    com1_interrupts: Arc<AtomicBool>,
-}
-
-impl PostPolicy {
-    /// Whether `access` may be posted. If another vCPU is just enabling an interrupt either
-    /// answer is right: the guest has not ordered the two. If it has, through memory, then the
-    /// store of the flag came before the guest's own and x86 keeps the two in order.
-    pub fn may_post(&self, access: &Access) -> bool {
-        access.addr == COM1_BASE
-            && access.size == 1
-            && access.direction == Direction::Write
-            && access.space == AddressSpace::Pio
-            && !self.com1_interrupts.load(Ordering::Relaxed)
-    }
-}
-
-/// A register of a UART, from an offset that the bus has found to be below 8.
-fn register(offset: u64) -> u8 {
-    offset.to_le_bytes()[0]
 }
 
 fn all_ones(size: u8) -> u64 {

@@ -6,11 +6,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::devices::queue::Busy;
 use crate::devices::uart16550::{Uart16550, regs};
-use crate::irq::IrqLine;
+use crate::irq::{IrqLine, Pin};
 
 /// Bytes of output that wait for the device thread. When they are this many the transmitter
 /// holds back: THRE stays off, and a guest that writes all the same is made to wait.
@@ -23,12 +23,13 @@ pub struct SerialPort {
     output: Vec<u8>,
     /// Output is kept here instead, for as long as an iteration lasts: its end, if it is much.
     kept: Option<VecDeque<u8>>,
+    /// Output goes nowhere.
+    discards: bool,
     input: VecDeque<u8>,
     input_limit: usize,
     /// The console has more input than there was room for.
     input_waits: bool,
-    irq: Box<dyn IrqLine>,
-    level: bool,
+    pin: Pin,
     /// Read without the devices by vCPUs that decide whether a write may be posted.
     interrupts_enabled: Arc<AtomicBool>,
     started: Instant,
@@ -42,11 +43,11 @@ impl SerialPort {
             uart: Uart16550::new(),
             output: Vec::new(),
             kept: None,
+            discards: false,
             input: VecDeque::new(),
             input_limit,
             input_waits: false,
-            irq,
-            level: false,
+            pin: Pin::new(irq),
             interrupts_enabled: Arc::default(),
             started: Instant::now(),
         }
@@ -55,6 +56,16 @@ impl SerialPort {
     /// Output is not for the device thread but kept here, until [`reset`](Self::reset) takes it.
     pub fn keep_output(&mut self) {
         self.kept.get_or_insert_default();
+    }
+
+    /// Output goes nowhere.
+    pub fn discard_output(&mut self) {
+        self.discards = true;
+    }
+
+    /// Whether there is output for the device thread.
+    pub fn is_written(&self) -> bool {
+        !self.discards && self.kept.is_none()
     }
 
     /// Puts the port back to its state after a reset. Output and input that wait are not lost; what
@@ -88,6 +99,8 @@ impl SerialPort {
     pub fn read(&mut self, offset: u8) -> u8 {
         self.tell_time();
         let value = self.uart.read(offset);
+        // Before the line brings the next byte, which is then an edge of its own.
+        self.pin.set(self.uart.irq_level());
         self.settle();
         value
     }
@@ -100,6 +113,8 @@ impl SerialPort {
         } else {
             self.uart.write(offset, value);
         }
+        // Before the line takes the byte: a transmitter that becomes empty again is a new event.
+        self.pin.set(self.uart.irq_level());
         if offset != regs::THR {
             self.interrupts_enabled.store(self.uart.interrupts_enabled(), Ordering::Relaxed);
         }
@@ -121,6 +136,17 @@ impl SerialPort {
     /// False for a byte to send while the output is full and so is the transmit FIFO.
     pub fn can_write(&self, offset: u8) -> bool {
         self.uart.can_write(offset)
+    }
+
+    /// Whether [`bypass`](Self::bypass) finds room.
+    pub fn can_bypass(&self) -> bool {
+        self.output.len() < OUTPUT_CAPACITY
+    }
+
+    /// Puts a byte into the output that did not come through the UART, behind all that did: where
+    /// there is room, no byte waits in the transmitter.
+    pub fn bypass(&mut self, byte: u8) {
+        self.send(byte);
     }
 
     /// Bytes that the output holds.
@@ -172,9 +198,9 @@ impl SerialPort {
         self.settle();
     }
 
-    /// How long until [`tick`](Self::tick) has something to do.
-    pub fn next_tick(&self) -> Option<Duration> {
-        self.uart.deadline().map(|due| due.saturating_sub(self.started.elapsed()))
+    /// When [`tick`](Self::tick) has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.uart.deadline().and_then(|due| self.started.checked_add(due))
     }
 
     /// Time has passed: raises the receive time-out if it is due.
@@ -191,6 +217,9 @@ impl SerialPort {
 
     /// A byte has left the transmitter.
     fn send(&mut self, byte: u8) {
+        if self.discards {
+            return;
+        }
         let Some(kept) = &mut self.kept else {
             self.output.push(byte);
             return;
@@ -214,11 +243,7 @@ impl SerialPort {
         {
             self.uart.receive(byte);
         }
-        let level = self.uart.irq_level();
-        if level != self.level {
-            self.level = level;
-            self.irq.set_level(level);
-        }
+        self.pin.set(self.uart.irq_level());
     }
 }
 

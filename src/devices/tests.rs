@@ -1,16 +1,17 @@
 //! The devices behind their bus: who answers where, what may be posted, what has to wait, and
 //! what the device thread is wanted for. How the UART itself behaves is in its own tests.
 
+mod platform;
+
 use super::serial::OUTPUT_CAPACITY;
 use super::uart16550::regs::{self, fcr, ier, lcr, lsr};
 use super::*;
 use crate::exit::Direction::{Read, Write};
-use crate::irq::NullIrq;
 
 const VCPU: VcpuId = VcpuId(0);
 
 fn devices() -> DeviceSet {
-    DeviceSet::new(SerialPort::new(Box::new(NullIrq), 8)).unwrap()
+    DeviceSet::unconnected(DeviceSetup { input_limit: 8, ..DeviceSetup::default() }).unwrap()
 }
 
 fn port(direction: Direction, addr: u64, size: u8, data: u64) -> Access {
@@ -74,22 +75,42 @@ fn each_access_gets_to_its_device() {
         (port(Write, 0x604, 2, 0x1c00), value(0)),
         (port(Write, 0x604, 1, 0x20), value(0)),
         (port(Write, 0x605, 1, 0x20), end(GuestEnd::PowerOff)),
-        (port(Read, 0x604, 2, 0), value(0xffff)),
-        (port(Read, 0x64, 1, 0), value(0)),
+        (port(Read, 0x604, 2, 0), value(1)),
+        // PM1a_CNT, two reserved bytes; the timer has only just started.
+        (port(Read, 0x604, 4, 0), value(0xffff_0001)),
+        (port(Read, 0x60b, 1, 0), value(0)),
+        (port(Read, 0x64, 1, 0), value(0x1c)),
         (port(Write, 0x64, 1, 0xaa), value(0)),
         (port(Write, 0x64, 1, 0xfe), end(GuestEnd::Reset)),
         (port(Write, 0xcf9, 1, 0x06), end(GuestEnd::Reset)),
         (port(Write, 0xcf8, 4, 0x8000_0600), value(0)),
-        (port(Read, 0xcf8, 4, 0), value(0xffff_ffff)),
+        (port(Read, 0xcf8, 4, 0), value(0)),
+        (port(Read, 0xcf8, 2, 0), value(0xffff)),
+        (port(Read, 0xcfc, 4, 0), value(0xffff_ffff)),
+        (port(Write, 0xcfe, 2, 0), value(0)),
+        (port(Write, 0x92, 1, 0x03), end(GuestEnd::Reset)),
+        // The rest of what is always there.
+        (port(Read, 0x43, 1, 0), value(0xff)),
+        (port(Read, 0x60, 1, 0), value(0)),
+        (port(Read, 0x61, 1, 0), value(0)),
+        (port(Read, 0x70, 1, 0), value(0xff)),
+        (port(Read, 0x80, 1, 0), value(0xff)),
+        (port(Read, 0x92, 1, 0), value(0x02)),
+        (port(Read, 0xe9, 1, 0), value(0xe9)),
+        (port(Read, 0xed, 1, 0), value(0xff)),
+        (port(Read, 0x511, 1, 0), value(0x51)),
+        (port(Read, 0x510, 4, 0), value(0xffff_51ff)),
         // Across the ends of ranges each byte goes its own way.
         (port(Write, 0xf2, 4, 0x0807_0605), end(GuestEnd::Exit(7))),
         (port(Write, 0x63, 2, 0xfe00), end(GuestEnd::Reset)),
         (port(Read, 0x3fe, 4, 0), value(0xffff_00b0)),
         (port(Read, 0x3f6, 4, 0), value(0x0000_ffff)),
         // Nothing there, in either space, up to the ends of both.
-        (port(Read, 0x80, 1, 0), value(0xff)),
+        (port(Read, 0xb0, 1, 0), value(0xff)),
         (port(Read, 0xffff, 4, 0), value(0xffff_ffff)),
-        (port(Write, 0x80, 4, 0x1234), value(0)),
+        (port(Write, 0xb0, 4, 0x1234), value(0)),
+        (port(Read, 0x2000, 1, 0), value(0xff)),
+        (port(Read, 0x2f8, 4, 0), value(0xffff_ffff)),
         (memory(Read, 0x3fd, 1, 0), value(0xff)),
         (memory(Read, u64::MAX, 8, 0), value(u64::MAX)),
         (memory(Read, 0x1000, 3, 0), value(0x00ff_ffff)),
@@ -116,7 +137,7 @@ fn the_word_shutdown_powers_off() {
 fn each_byte_without_a_device_is_noted_for_the_log() {
     let mut devices = devices();
     serve(&mut devices, port(Read, 0x3fe, 4, 0));
-    serve(&mut devices, port(Write, 0x80, 4, 0));
+    serve(&mut devices, port(Write, 0x98, 4, 0));
     assert_eq!(devices.unknown().total(), 3);
     let notices = devices.unknown().take_notices();
     let lines: Vec<_> = notices.iter().map(ToString::to_string).collect();
@@ -125,7 +146,7 @@ fn each_byte_without_a_device_is_noted_for_the_log() {
         [
             "no device at port 0x400 (vCPU 0, 1-byte read, all ones)",
             "no device at port 0x401 (vCPU 0, 1-byte read, all ones)",
-            "no device at port 0x80 (vCPU 0, 4-byte write, ignored)",
+            "no device at port 0x98 (vCPU 0, 4-byte write, ignored)",
         ]
     );
 }
@@ -137,6 +158,7 @@ mod posting {
     fn only_a_byte_to_send_may_be_posted() {
         let policy = devices().post_policy();
         assert!(policy.may_post(&send(b'x')));
+        assert!(policy.may_post(&port(Write, 0xe9, 1, 0)));
         let others = [
             com1(Read, regs::RBR, 0),
             com1(Write, regs::IER, 0),
@@ -145,6 +167,9 @@ mod posting {
             port(Write, COM1_BASE - 1, 2, 0),
             port(Write, 0x80, 1, 0),
             port(Write, 0xf4, 1, 0),
+            port(Write, 0x2f8, 1, 0),
+            port(Read, 0xe9, 1, 0),
+            port(Write, 0xe9, 2, 0),
             memory(Write, COM1_BASE, 1, 0),
         ];
         for access in others {
@@ -245,11 +270,11 @@ mod device_thread {
         assert!(devices.needs_thread());
         output(&mut devices);
         assert!(!devices.needs_thread());
-        serve(&mut devices, port(Read, 0x80, 1, 0));
+        serve(&mut devices, port(Read, 0xb0, 1, 0));
         assert!(devices.needs_thread());
         devices.unknown().take_notices();
         // Noted once, counted from then on.
-        serve(&mut devices, port(Read, 0x80, 1, 0));
+        serve(&mut devices, port(Read, 0xb0, 1, 0));
         assert!(!devices.needs_thread());
     }
 

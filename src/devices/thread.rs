@@ -6,16 +6,19 @@
 //! posted accesses come it looks every `NAP_MIN` to `NAP_MAX`, and once they have stopped
 //! for `QUIET` it sleeps until it is woken.
 
+mod stream;
+
 use std::fmt;
-use std::io;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::console::{Output, OutputReport};
 use crate::devices::DeviceSet;
 use crate::devices::queue::{DeviceQueue, Round};
+use crate::devices::serial::SerialPort;
 use crate::devices::watch::WatchOutput;
 use crate::events::Event;
+use stream::Stream;
 
 /// The first nap after work was found.
 const NAP_MIN: Duration = Duration::from_micros(200);
@@ -23,12 +26,6 @@ const NAP_MIN: Duration = Duration::from_micros(200);
 const NAP_MAX: Duration = Duration::from_millis(4);
 /// Without a posted access for this long the thread sleeps until it is woken.
 const QUIET: Duration = Duration::from_millis(8);
-/// Output is written when there is this much of it, ...
-const FLUSH_LEN: usize = 8192;
-/// ... or when it has waited this long; with less than both only if no more is coming, so that
-/// a prompt shows at once and a flood makes few write(2) calls: a real-mode guest fills
-/// [`FLUSH_LEN`] in 70 ms.
-const FLUSH_AGE: Duration = Duration::from_millis(100);
 
 /// What the device thread is to do; the states follow one another and never go back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,10 +91,18 @@ impl DeviceControl {
     /// what is left, whose output is lost.
     pub fn give_up_rest(&self, queue: &DeviceQueue<DeviceSet>) {
         loop {
-            let mut rest = Vec::new();
-            let round = queue.round(&mut (), |devices| devices.com1().take_output(&mut rest));
-            self.taken.fetch_add(to_u64(rest.len()), Ordering::Relaxed);
-            if rest.is_empty() && !round.held {
+            let mut lost = 0;
+            let round = queue.round(&mut (), |devices| {
+                let mut take = |port: &mut SerialPort| {
+                    let mut rest = Vec::new();
+                    port.take_output(&mut rest);
+                    lost += rest.len();
+                };
+                take(devices.com1());
+                devices.written_ports().for_each(take);
+            });
+            self.taken.fetch_add(to_u64(lost), Ordering::Relaxed);
+            if lost == 0 && !round.held {
                 break;
             }
         }
@@ -118,49 +123,20 @@ impl Default for DeviceControl {
 pub struct DeviceThread<'a, W> {
     queue: &'a DeviceQueue<DeviceSet>,
     control: &'a DeviceControl,
-    output: Box<dyn Output>,
     on_event: Box<dyn FnMut(Event) + 'a>,
     watch: W,
-    /// Output failed: from then on it is only counted.
-    failed: bool,
-    /// Output taken from the devices; empty between rounds, kept for its allocation.
-    batch: Vec<u8>,
-    pacing: Pacing,
-}
-
-/// What decides when to write.
-#[derive(Debug)]
-struct Pacing {
+    com1: Stream,
+    /// What the other ports send whose output is written, in the order of the devices.
+    others: Vec<Stream>,
     /// Posted accesses that had been served at the last round.
     posted: u64,
-    waiting_len: usize,
-    waiting_since: Instant,
-}
-
-impl Pacing {
-    fn new() -> Self {
-        Self { posted: 0, waiting_len: 0, waiting_since: Instant::now() }
-    }
-
-    /// Whether `len` bytes of output are to be written now. Asked once a round.
-    fn is_due(&mut self, len: usize, now: Instant) -> bool {
-        if self.waiting_len == 0 {
-            self.waiting_since = now;
-        }
-        let no_more_came = len == self.waiting_len;
-        let due = len > 0
-            && (len >= FLUSH_LEN
-                || no_more_came
-                || now.duration_since(self.waiting_since) >= FLUSH_AGE);
-        self.waiting_len = if due { 0 } else { len };
-        due
-    }
 }
 
 /// What a round found in the devices.
 struct Found {
     output_left: bool,
-    timer: Option<Duration>,
+    /// When the devices want to be told the time.
+    timer: Option<Instant>,
 }
 
 impl<'a, W: WatchOutput> DeviceThread<'a, W> {
@@ -176,13 +152,19 @@ impl<'a, W: WatchOutput> DeviceThread<'a, W> {
         Self {
             queue,
             control,
-            output,
             on_event: Box::new(on_event),
             watch,
-            failed: false,
-            batch: Vec::new(),
-            pacing: Pacing::new(),
+            com1: Stream::new(output),
+            others: Vec::new(),
+            posted: 0,
         }
+    }
+
+    /// Has it write what the ports besides COM1 send, too, those of them whose output is written,
+    /// in the order of the devices.
+    pub fn with_ports(mut self, outputs: impl IntoIterator<Item = Box<dyn Output>>) -> Self {
+        self.others = outputs.into_iter().map(Stream::new).collect();
+        self
     }
 
     /// Serves until told to end; the body of the thread.
@@ -204,13 +186,15 @@ impl<'a, W: WatchOutput> DeviceThread<'a, W> {
     fn sleep(&mut self) {
         let queue = self.queue;
         let timer = queue.visit(DeviceSet::tick);
-        queue.sleep(timer, || {
-            let posted = self.pacing.posted;
+        queue.sleep(timer.map(from_now), || {
+            let posted = self.posted;
             let round = self.round(true);
             let found = round.posted != posted || round.result.output_left || round.held;
             // One that was started since we asked: nobody tells us of it, for we were awake.
-            let timer_started = timer.is_none() && round.result.timer.is_some();
-            found || timer_started || self.control.reached(Phase::Drain)
+            let is_earlier = |new| timer.is_none_or(|old| new < old);
+            found
+                || round.result.timer.is_some_and(is_earlier)
+                || self.control.reached(Phase::Drain)
         });
     }
 
@@ -221,7 +205,7 @@ impl<'a, W: WatchOutput> DeviceThread<'a, W> {
         let mut nap = NAP_MIN;
         let mut quiet_since = Instant::now();
         while !self.control.reached(Phase::Drain) {
-            let posted = self.pacing.posted;
+            let posted = self.posted;
             let round = self.round(at_once);
             let now = Instant::now();
             at_once = round.posted == posted && !round.result.output_left && !round.held;
@@ -230,7 +214,7 @@ impl<'a, W: WatchOutput> DeviceThread<'a, W> {
             } else if now.duration_since(quiet_since) >= QUIET {
                 return;
             }
-            self.queue.nap(round.result.timer.map_or(nap, |timer| timer.min(nap)));
+            self.queue.nap(round.result.timer.map_or(nap, |timer| from_now(timer).min(nap)));
             nap = (nap * 2).min(NAP_MAX);
         }
     }
@@ -238,22 +222,23 @@ impl<'a, W: WatchOutput> DeviceThread<'a, W> {
     /// Serves what is there, writes the output if it is due (or `at_once`), logs what is to be
     /// logged.
     fn round(&mut self, at_once: bool) -> Round<Found> {
-        let Self { queue, control, pacing, batch, watch, .. } = self;
+        let Self { queue, control, com1, others, watch, .. } = self;
         let mut notices = Vec::new();
         let mut input_room = false;
         let round = queue.round(watch, |devices| {
-            let len = devices.com1().output_len();
-            let due = pacing.is_due(len, Instant::now()) || (at_once && len > 0);
-            if due {
-                devices.com1().take_output(batch);
-                control.taken.fetch_add(to_u64(batch.len()), Ordering::Relaxed);
-                pacing.waiting_len = 0;
+            let now = Instant::now();
+            let mut taken = com1.take(devices.com1(), at_once, now);
+            let mut output_left = devices.com1().output_len() > 0;
+            for (stream, port) in others.iter_mut().zip(devices.written_ports()) {
+                taken += stream.take(port, at_once, now);
+                output_left |= port.output_len() > 0;
             }
+            control.taken.fetch_add(to_u64(taken), Ordering::Relaxed);
             notices = devices.unknown().take_notices();
             input_room = devices.com1().take_input_call();
-            Found { output_left: devices.com1().output_len() > 0, timer: devices.tick() }
+            Found { output_left, timer: devices.tick() }
         });
-        self.pacing.posted = round.posted;
+        self.posted = round.posted;
         self.watch.let_go();
         if input_room {
             (self.on_event)(Event::InputRoom);
@@ -261,30 +246,13 @@ impl<'a, W: WatchOutput> DeviceThread<'a, W> {
         for notice in notices {
             log::warn!(target: "minivmm::devices", "{notice}");
         }
-        self.write_batch();
-        round
-    }
-
-    /// Writes what was taken. Without the devices: this is where the host may make us wait.
-    fn write_batch(&mut self) {
-        let mut start = 0;
-        while start < self.batch.len() && !self.failed && !self.control.reached(Phase::Abandon) {
-            let began = self.watch.now();
-            match self.output.write(&self.batch[start..]) {
-                Ok(count) => {
-                    start += count;
-                    let before = self.control.written.fetch_add(to_u64(count), Ordering::Relaxed);
-                    self.control.writes.fetch_add(1, Ordering::Relaxed);
-                    self.watch.wrote(began, before, count);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    self.failed = true;
-                    (self.on_event)(Event::OutputFailed(error));
-                }
-            }
+        // Without the devices: this is where the host may make us wait. A trace tells of COM1's.
+        let Self { control, on_event, watch, com1, others, .. } = self;
+        let errors = others.iter_mut().map(|stream| stream.write(control, &mut ()));
+        for error in com1.write(control, watch).into_iter().chain(errors.flatten()) {
+            on_event(Event::OutputFailed(error));
         }
-        self.batch.clear();
+        round
     }
 
     /// The end: everything that is in the channel and in the devices' output, or a count of it.
@@ -295,18 +263,24 @@ impl<'a, W: WatchOutput> DeviceThread<'a, W> {
                 break;
             }
         }
-        while !self.failed && !self.control.reached(Phase::Abandon) && !self.output.is_taken() {
-            self.queue.nap(NAP_MAX);
+        let Self { queue, control, com1, others, .. } = self;
+        for stream in std::iter::once(com1).chain(others) {
+            while !stream.is_taken() && !control.reached(Phase::Abandon) {
+                queue.nap(NAP_MAX);
+            }
+            control.written.fetch_sub(stream.take_back(), Ordering::Relaxed);
         }
-        let back = self.output.take_back();
-        self.control.written.fetch_sub(back, Ordering::Relaxed);
     }
 }
 
 impl<W> fmt::Debug for DeviceThread<'_, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeviceThread").field("pacing", &self.pacing).finish_non_exhaustive()
+        f.debug_struct("DeviceThread").field("com1", &self.com1).finish_non_exhaustive()
     }
+}
+
+fn from_now(time: Instant) -> Duration {
+    time.saturating_duration_since(Instant::now())
 }
 
 fn to_u64(len: usize) -> u64 {

@@ -3,7 +3,9 @@
 
 pub mod assist;
 pub mod cpuid;
+mod cpuid_probe;
 pub mod entry;
+mod features;
 pub mod first_state;
 pub mod irqchip;
 pub mod kick;
@@ -12,5 +14,8 @@ pub mod run_map;
 pub mod slice;
 pub mod stats;
 pub mod tsc;
+mod tsc_offset;
 pub mod vcpu;
+pub mod vcpu_setup;
 pub mod vm;
+mod x2apic;

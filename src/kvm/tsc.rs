@@ -25,10 +25,18 @@ const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current
 ///
 /// Takes some 20 µs, to open a file, and so is not for the way to the guest's first instruction.
 pub fn counter(vm: &VmFd) -> Option<Counter> {
+    trusted(khz_of(vm), || fs::read(CLOCK_SOURCE).unwrap_or_default())
+}
+
+/// The frequency of the guest's counter in kHz, if KVM tells it of a VM.
+pub fn khz(vm: &VmFd) -> Option<NonZeroU32> {
+    NonZeroU32::new(u32::try_from(khz_of(vm)).ok()?)
+}
+
+fn khz_of(vm: &VmFd) -> i32 {
     // SAFETY: the descriptor is open, being borrowed, and KVM's; this ioctl takes no argument and
     // touches no memory of ours.
-    let khz = unsafe { libc::ioctl(vm.as_raw_fd(), KVM_GET_TSC_KHZ, 0) };
-    trusted(khz, || fs::read(CLOCK_SOURCE).unwrap_or_default())
+    unsafe { libc::ioctl(vm.as_raw_fd(), KVM_GET_TSC_KHZ, 0) }
 }
 
 /// The counter, if KVM has said a frequency and `source` is the counter.
@@ -38,7 +46,8 @@ fn trusted(khz: i32, source: impl FnOnce() -> Vec<u8>) -> Option<Counter> {
     (source().trim_ascii() == b"tsc").then_some(Counter { read, khz })
 }
 
-fn read() -> u64 {
+/// The host's counter now.
+pub fn read() -> u64 {
     // SAFETY: every x86-64 CPU has the instruction. A process that was forbidden it (PR_SET_TSC)
     // would not have come here: the kernel's clock, where it goes by the counter, uses it too.
     unsafe { _rdtsc() }

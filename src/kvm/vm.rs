@@ -19,7 +19,7 @@ use crate::config::{Assist, IrqChip, MemorySize, StartVcpus, VcpuCount, VmConfig
 use crate::exit::{Gpa, VcpuId};
 use crate::irq::IrqLine;
 use crate::kvm::assist::{Assistance, WrittenPages};
-use crate::kvm::cpuid::{self, CpuidError, CpuidTemplate};
+use crate::kvm::cpuid;
 use crate::kvm::entry::{apply_sregs, to_kvm_regs};
 use crate::kvm::first_state::MsrList;
 use crate::kvm::irqchip::{self, FirstIrqChip, FirstLapic, IrqChipError};
@@ -27,6 +27,7 @@ use crate::kvm::run_map::RunMap;
 use crate::kvm::stats::{self, KvmStats};
 use crate::kvm::tsc;
 use crate::kvm::vcpu::KvmVcpu;
+use crate::kvm::vcpu_setup::{CpuError, VcpuSetup};
 use crate::memory::first_image::{FirstImage, PAGE};
 use crate::memory::{BOOT_AREA, GuestMemory, HOLE, MemoryRegion, RamLayout};
 use crate::trace::clock::Counter;
@@ -126,9 +127,9 @@ pub enum KvmError {
     /// The interrupt controllers cannot be made.
     #[error(transparent)]
     IrqChip(#[from] IrqChipError),
-    /// The CPU's identification cannot be made.
+    /// The CPU cannot be as it is to be.
     #[error(transparent)]
-    Cpuid(#[from] CpuidError),
+    Cpu(#[from] CpuError),
     /// The guest cannot be loaded.
     #[error(transparent)]
     Boot(#[from] BootError),
@@ -198,7 +199,7 @@ pub struct KvmVm {
     /// What it takes to put the VM back to how it was before its first run.
     first: Option<First>,
     entry: EntryPlan,
-    cpuid: CpuidTemplate,
+    vcpus: VcpuSetup,
     /// KVM_GET_VCPU_MMAP_SIZE.
     run_len: usize,
     /// vCPUs are to show RIP at every exit.
@@ -233,13 +234,14 @@ impl KvmVm {
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(failed("KVM_GET_SUPPORTED_CPUID"))?;
         check_memory(cpuid::physical_address_bits(cpuid.as_slice()), config.memory)?;
-        let booted = boot::load(config, cpuid::has_gib_pages(cpuid.as_slice()))?;
+        let gib_pages = cpuid::has_gib_pages(cpuid.as_slice(), &config.platform.cpu);
+        let booted = boot::load(config, gib_pages)?;
         let vm = kvm.create_vm().map_err(failed("KVM_CREATE_VM"))?;
         map_memory(&vm, &booted.memory, config.stress.is_some())?;
         vm.set_tss_address(TSS_ADDRESS).map_err(failed("KVM_SET_TSS_ADDR"))?;
         irqchip::create(&vm, booted.platform.irqchip)?;
         let first = config.stress.as_ref().map(|_| first(&kvm, &vm, &booted)).transpose()?;
-        let cpuid = CpuidTemplate::new(cpuid.as_slice(), config.vcpus)?;
+        let vcpus = VcpuSetup::new(&kvm, &vm, cpuid.as_slice(), config, booted.platform)?;
         let run_len = vm.run_size();
         let sync_rip = config.trace.needs_rip();
         if sync_rip && !kvm.check_extension(Cap::SyncRegs) {
@@ -248,16 +250,8 @@ impl KvmVm {
         }
         let BootedGuest { memory, entry, platform, .. } = booted;
         let machine = Arc::new(Machine { vm, memory });
-        Ok(Self {
-            machine,
-            platform,
-            first,
-            entry,
-            cpuid,
-            run_len,
-            sync_rip,
-            assist: config.platform.assist,
-        })
+        let assist = config.platform.assist;
+        Ok(Self { machine, platform, first, entry, vcpus, run_len, sync_rip, assist })
     }
 
     /// KVM's own counters of this VM.
@@ -347,7 +341,7 @@ fn first(kvm: &Kvm, vm: &VmFd, booted: &BootedGuest) -> Result<First, KvmError> 
 
 /// KVM_SET_USER_MEMORY_REGION for every stretch of guest memory, with a log of the pages that
 /// the guest writes to if `log_dirty`.
-fn map_memory(vm: &VmFd, memory: &GuestMemory, log_dirty: bool) -> Result<(), KvmError> {
+pub(super) fn map_memory(vm: &VmFd, memory: &GuestMemory, log_dirty: bool) -> Result<(), KvmError> {
     for (slot, MemoryRegion { gpa, len, host_addr }) in (0..).zip(memory.regions()) {
         let region = kvm_userspace_memory_region {
             slot,
@@ -425,8 +419,7 @@ impl BuildVcpu for KvmVm {
                 source: io::Error::from_raw_os_error(error.errno()),
             }
         };
-        let fd = self.machine.vm.create_vcpu(u64::from(id.0)).map_err(setup("KVM_CREATE_VCPU"))?;
-        fd.set_cpuid2(&self.cpuid.for_vcpu(id)).map_err(setup("KVM_SET_CPUID2"))?;
+        let fd = self.vcpus.create(&self.machine.vm, id)?;
         if self.platform.starts(id) {
             let state = self.entry.state(id);
             let mut sregs = fd.get_sregs().map_err(setup("KVM_GET_SREGS"))?;

@@ -19,7 +19,7 @@ use crate::config::VcpuCount;
 use crate::console::Output;
 use crate::devices::DeviceSet;
 use crate::devices::queue::DeviceQueue;
-use crate::devices::serial::SerialPort;
+use crate::devices::setup::DeviceSetup;
 use crate::exit::{Access, AddressSpace, Direction, PioAddr, PioExit, VcpuId, VmExit};
 use crate::host::Host;
 use crate::outcome::VmOutcome;
@@ -77,8 +77,8 @@ impl Sink for Memory {
 /// Runs one vCPU without a device thread: it helps itself to what it has posted. Returns its
 /// records.
 fn recorded(rip: bool, steps: Vec<Step>) -> Vec<Record> {
-    let irq = Box::new(crate::irq::NullIrq);
-    let devices = DeviceSet::new(SerialPort::new(irq, 64)).unwrap();
+    let devices =
+        DeviceSet::unconnected(DeviceSetup { input_limit: 64, ..DeviceSetup::default() }).unwrap();
     let posting = devices.post_policy();
     let queue = DeviceQueue::new(devices, 64);
     let setup = TraceSetup { output: Memory::default().output(), rip, ..TraceSetup::default() };
@@ -151,6 +151,22 @@ fn every_field_of_an_exit_is_recorded() {
 }
 
 #[test]
+fn post_codes_are_markers_in_their_place() {
+    let codes = Step::Out { port: 0x80, size: 1, data: vec![0x42, 7] };
+    let records = recorded(false, vec![Step::in8(0x80), codes, Step::in8(0x3ff)]);
+    let names: Vec<_> = records
+        .iter()
+        .filter_map(|record| match &record.event {
+            Event::Marker(name) => Some(*name),
+            Event::Exit(_) => Some(MarkerName::new(b"exit")),
+            _ => None,
+        })
+        .collect();
+    let expected = ["exit", "POST code 0x42", "POST code 0x07", "exit", "exit", "exit"];
+    assert_eq!(names, expected.map(|name| MarkerName::new(name.as_bytes())));
+}
+
+#[test]
 fn the_guest_steers_its_trace_through_ports() {
     let name = |text: &[u8]| Step::Out { port: 0x5e1, size: 1, data: text.to_vec() };
     let records = recorded(
@@ -206,7 +222,14 @@ where
     };
     let makers = scripts.into_iter().map(make).collect();
     let count = VcpuCount::new(count).unwrap();
-    let vmm = Vmm::new(Scripts::new(makers, &Arc::default()), count, |_| None, tracer).unwrap();
+    let vmm = Vmm::new(
+        Scripts::new(makers, &Arc::default()),
+        count,
+        |_| None,
+        tracer,
+        DeviceSetup::default(),
+    )
+    .unwrap();
     let report = watched(move || vmm.run(Box::new(Null), &mut Host::default(), None));
     (memory.records(), report)
 }
@@ -319,7 +342,7 @@ fn a_vm_takes_its_times_from_a_counter_if_it_has_one() {
     let mut scripts = Scripts::new(vec![maker], &Arc::default());
     scripts.counter = Some(Counter { read: || 7, khz: NonZeroU32::MIN });
     let count = VcpuCount::new(1).unwrap();
-    let vmm = Vmm::new(scripts, count, |_| None, tracer).unwrap();
+    let vmm = Vmm::new(scripts, count, |_| None, tracer, DeviceSetup::default()).unwrap();
     watched(move || vmm.run(Box::new(Null), &mut Host::default(), None));
     assert_eq!(clock.now(), clock.now());
 }

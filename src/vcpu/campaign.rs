@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::devices::GuestEnd;
+use crate::devices::post_code::PostCode;
 use crate::outcome::VmOutcome;
 use crate::report::VcpuReport;
 use crate::stress::iteration::Iteration;
@@ -21,6 +22,8 @@ pub struct Finished {
     pub vcpus: Vec<VcpuReport>,
     /// What the guest has sent, if that is kept; its end, if it was much.
     pub output: Vec<u8>,
+    /// The last POST code that it has written.
+    pub post_code: Option<PostCode>,
     /// The outcomes that each vCPU has reported.
     pub reported: Vec<Reported>,
     /// From the first vCPU's first entry into the guest to the last one's; none if not all came

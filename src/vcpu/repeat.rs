@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::devices::Leftover;
 use crate::exit::VcpuId;
 use crate::outcome::VmOutcome;
 use crate::report::VcpuReport;
@@ -108,12 +109,12 @@ impl Repeat {
         }
     }
 
-    /// What the iteration has come to, with what the vCPUs bring and the guest has sent.
+    /// What the iteration has come to, with what the vCPUs bring and what is left in the devices.
     pub(super) fn finished(
         &self,
         controls: &[Arc<VcpuControl>],
         brought: Brought<RoundEnd>,
-        output: Vec<u8>,
+        left: Leftover,
     ) -> Finished {
         let Brought { mut ends, cut } = brought;
         let entered: Option<Vec<_>> = ends.iter().map(|brought| brought.entered).collect();
@@ -139,7 +140,8 @@ impl Repeat {
             iteration: *self.current.lock(),
             outcome,
             vcpus,
-            output,
+            output: left.output,
+            post_code: left.post_code,
             reported,
             skew,
             perturbations,

@@ -5,13 +5,14 @@ use std::thread;
 
 use log::{Level, log_enabled, trace, warn};
 
+use crate::devices::post_code::{POST_PORT, PostCode};
 use crate::devices::queue::{Closed, DeviceQueue};
 use crate::devices::watch::Watch;
 use crate::devices::{DeviceSet, GuestEnd, PostPolicy, Reply};
 use crate::exit::{Access, AddressSpace, Direction, InsnBytes, PioAddr, PioExit, VcpuId, VmExit};
 use crate::stress::iteration::Iteration;
 use crate::stress::ports::{Effect, Reported, StressPorts};
-use crate::trace::record::{Event, ExitEvent, Handling, Record, Source, saturate};
+use crate::trace::record::{Event, ExitEvent, Handling, MarkerName, Record, Source, saturate};
 use crate::trace::recorder::Recorder;
 use crate::trace::tracer::VcpuTracing;
 use crate::vcpu::pace::{Next, Pace};
@@ -272,7 +273,11 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
                     size: pio.size,
                     data: 0,
                 };
-                self.access_each(access)
+                let handling = self.access_each(access)?;
+                if access.addr == POST_PORT && access.direction == Direction::Write {
+                    self.mark_post_codes(access.size);
+                }
+                Ok(handling)
             }
             VmExit::Mmio(mmio) => {
                 let access = Access {
@@ -358,6 +363,15 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
                 (Direction::Write, Some(recorder)) => recorder.marker(*byte),
                 (Direction::Write, None) => {}
             }
+        }
+    }
+
+    /// Each POST code is also a marker in the trace, in its place among this vCPU's exits.
+    fn mark_post_codes(&mut self, size: u8) {
+        let Self { vcpu, recorder: Some(recorder), .. } = self else { return };
+        for element in vcpu.data().chunks_exact(usize::from(size).max(1)) {
+            let name = PostCode(element[0]).to_string();
+            recorder.note(Event::Marker(MarkerName::new(name.as_bytes())));
         }
     }
 

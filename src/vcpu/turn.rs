@@ -174,8 +174,8 @@ fn turn<B: BuildVcpu>(
 ) -> Result<Option<Vec<VcpuId>>, VcpuError> {
     let has_run = brought.ends.iter().any(|brought| brought.end.is_some());
     if has_run {
-        let Ok(output) = shared.queue.settle(watch, DeviceSet::reset) else { return Ok(None) };
-        let finished = repeat.finished(&shared.controls, brought, output);
+        let Ok(left) = shared.queue.settle(watch, DeviceSet::reset) else { return Ok(None) };
+        let finished = repeat.finished(&shared.controls, brought, left);
         repeat.setup.campaign.finished(repeat.setup.vm, finished);
     }
     let Some(iteration) = repeat.setup.campaign.next(repeat.setup.vm) else { return Ok(None) };

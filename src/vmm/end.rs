@@ -272,7 +272,9 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         let vcpus = self.vcpus.into_iter().map(Vcpu::finish).collect();
         let counts = self.shared.queue.counts();
         let stats = self.tracer.take_summary(counts, || self.shared.builder.kernel_stats());
-        VmReport { outcome, ran, vcpus, output, stats, lost_records: self.tracer.lost() }
+        let post_code = self.shared.queue.visit(|devices| devices.post_code());
+        let lost_records = self.tracer.lost();
+        VmReport { outcome, ran, vcpus, post_code, output, stats, lost_records }
     }
 }
 

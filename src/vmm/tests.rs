@@ -12,6 +12,7 @@ use std::sync::{Mutex, Weak, mpsc};
 
 use super::*;
 use crate::console::Output;
+use crate::devices::setup::DeviceSetup;
 use crate::testing::{wait_until, watched};
 use crate::trace::tracer::TraceSetup;
 use crate::vcpu::scripted::{Log, Maker, ScriptedVcpu, Scripts, Step};
@@ -51,7 +52,9 @@ impl TestVm {
         let token = Arc::default();
         let count = VcpuCount::new(makers.len().try_into().unwrap()).unwrap();
         let tracer = Tracer::new(TraceSetup::default(), count.get());
-        let vmm = Vmm::new(Scripts::new(makers, &token), count, |_| None, tracer).unwrap();
+        let vmm =
+            Vmm::new(Scripts::new(makers, &token), count, |_| None, tracer, DeviceSetup::default())
+                .unwrap();
         Self { vmm, logs: Vec::new(), token }
     }
 

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use loom::thread::{self, JoinHandle};
 use minivmm::devices::DeviceSet;
 use minivmm::devices::queue::DeviceQueue;
-use minivmm::devices::serial::SerialPort;
+use minivmm::devices::setup::DeviceSetup;
 use minivmm::exit::{VcpuId, VmExit};
-use minivmm::irq::NullIrq;
 use minivmm::sync::{AtomicBool, Condvar, Mutex, Ordering};
 use minivmm::trace::tracer::{TraceSetup, Tracer};
 use minivmm::vcpu::registers::Registers;
@@ -153,7 +152,9 @@ impl VcpuRun for ModelVcpu {
 fn start(control: &Arc<VcpuControl>, machine: &Arc<Machine>, halts: bool) -> JoinHandle<VcpuEnd> {
     let (control, machine) = (Arc::clone(control), Arc::clone(machine));
     thread::spawn(move || {
-        let devices = DeviceSet::new(SerialPort::new(Box::new(NullIrq), 0)).unwrap();
+        let devices =
+            DeviceSet::unconnected(DeviceSetup { input_limit: 0, ..DeviceSetup::default() })
+                .unwrap();
         let posting = devices.post_policy();
         let queue = DeviceQueue::new(devices, 1);
         let setup = TraceSetup { no_flight_recorder: true, ..TraceSetup::default() };

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use minivmm::config::{GuestSource, Register, VcpuCount, VmConfig};
 use minivmm::console::Output;
+use minivmm::devices::setup::DeviceSetup;
 use minivmm::exit::{Direction, PioAddr, VcpuId, VmExit};
 use minivmm::host::Host;
 use minivmm::kvm::vcpu::KvmVcpu;
@@ -146,9 +147,13 @@ impl TestVm {
         let vm = KvmVm::new(Path::new(KVM_DEVICE), &config).unwrap();
         let builder = TappedVm { vm, tap: Arc::clone(&tap) };
         let tracer = Tracer::new(TraceSetup::default(), config.vcpus.get());
+        let devices = DeviceSetup::default();
         let vmm = match repeat {
-            None => Vmm::new(builder, config.vcpus, |_| None, tracer),
-            Some(repeat) => Vmm::repeating(builder, config.vcpus, |_| None, tracer, repeat, true),
+            None => Vmm::new(builder, config.vcpus, |_| None, tracer, devices),
+            Some(repeat) => {
+                let devices = DeviceSetup { keep_output: true, ..devices };
+                Vmm::repeating(builder, config.vcpus, |_| None, tracer, devices, repeat)
+            }
         };
         Self { vmm: vmm.unwrap(), tap }
     }

@@ -11,17 +11,22 @@ const IMAGE: Range<u64> = 0x1000..0x1011;
 
 fn config(mode: CpuMode) -> VmConfig {
     let guest = GuestSource::File(PathBuf::from("guest.bin"));
-    VmConfig { mode, vcpus: VcpuCount::new(3).unwrap(), ..VmConfig::new(guest) }
+    VmConfig { mode: Some(mode), vcpus: VcpuCount::new(3).unwrap(), ..VmConfig::new(guest) }
+}
+
+fn plan(config: &VmConfig) -> Result<EntryPlan, EntryError> {
+    let entry = config.entry.unwrap_or(config.flat_load_addr());
+    EntryPlan::new(config, &Start::Own { mode: config.flat_mode(), entry, taken: vec![IMAGE] })
 }
 
 fn state(config: &VmConfig, id: u32) -> EntryState {
-    EntryPlan::new(config, &IMAGE).unwrap().state(VcpuId(id))
+    plan(config).unwrap().state(VcpuId(id))
 }
 
 fn entry_at(mode: CpuMode, entry: u64) -> Result<EntryState, EntryError> {
     let memory = MemorySize::from_bytes(8 * GIB).unwrap();
     let config = VmConfig { entry: Some(Gpa(entry)), memory, ..config(mode) };
-    EntryPlan::new(&config, &IMAGE).map(|plan| plan.state(VcpuId(0)))
+    plan(&config).map(|plan| plan.state(VcpuId(0)))
 }
 
 fn segment(selector: u16, base: u64, limit: u32, attributes: u16) -> Segment {
@@ -123,7 +128,7 @@ fn user_mode_is_long_mode_in_ring_3_with_iopl_3() {
 #[test]
 fn each_vcpu_has_its_own_index_and_stack() {
     for mode in CpuMode::ALL {
-        let plan = EntryPlan::new(&config(mode), &IMAGE).unwrap();
+        let plan = plan(&config(mode)).unwrap();
         let mut above: Option<u64> = None;
         for id in 0..3 {
             let state = plan.state(VcpuId(id));
@@ -202,7 +207,7 @@ fn overrides_come_last_in_order_and_on_every_vcpu() {
 fn too_many_vcpus_for_the_memory_are_refused() {
     let memory = MemorySize::from_bytes(0x2000).unwrap();
     let vcpus = VcpuCount::new(1024).unwrap();
-    let error = EntryPlan::new(&VmConfig { memory, vcpus, ..config(CpuMode::Long) }, &IMAGE);
+    let error = plan(&VmConfig { memory, vcpus, ..config(CpuMode::Long) });
     assert_eq!(
         error.unwrap_err().to_string(),
         "no room for 1024 stacks of at least 64 bytes between 0x1011 and 0x2000"

@@ -1,122 +1,54 @@
-//! Images that load, and every way in which one does not.
+//! Images that have a place, and those that have none.
 
-use std::error::Error;
 use std::io::Write;
-use std::os::unix::net::UnixListener;
-
-use minivmm_guests::{Guest, Kind, Mode};
-use nix::sys::stat::Mode as FileMode;
-use tempfile::NamedTempFile;
 
 use super::*;
-use crate::config::MemorySize;
+use crate::boot::file::GuestFile;
+use crate::config::{GuestSource, MemorySize};
+use crate::exit::Gpa;
+use crate::memory::RamLayout;
 
 const GIB: u64 = 1 << 30;
 
-static DEMO: Guest =
-    Guest { name: "demo", summary: "", kind: Kind::Demo, mode: Mode::Real, image: &[1, 2, 3] };
-static EMPTY: Guest =
-    Guest { name: "empty", summary: "", kind: Kind::Demo, mode: Mode::Real, image: &[] };
-
-fn file(bytes: &[u8]) -> NamedTempFile {
-    let mut file = NamedTempFile::new().unwrap();
-    file.write_all(bytes).unwrap();
-    file
-}
-
-fn open(path: &Path) -> Result<FlatImage, ImageError> {
-    FlatImage::open(&GuestSource::File(path.to_owned()))
-}
-
-fn memory(bytes: u64) -> GuestMemory {
-    GuestMemory::new(MemorySize::from_bytes(bytes).unwrap(), &[]).unwrap()
-}
-
-fn read<const N: usize>(memory: &GuestMemory, gpa: u64) -> [u8; N] {
-    let mut bytes = [0xff; N];
-    memory.read_slice(Gpa(gpa), &mut bytes).unwrap();
-    bytes
-}
-
-/// The error and its causes, as one line.
-fn chain(error: &dyn Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
-    }
+fn planned(len: usize, gpa: u64, size: u64, tables: bool) -> Result<Start, LayoutError> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&vec![0x90; len]).unwrap();
+    let guest = GuestSource::File(file.path().to_owned());
+    let memory = MemorySize::from_bytes(size).unwrap();
+    let config = VmConfig { memory, load_addr: Some(Gpa(gpa)), ..VmConfig::new(guest) };
+    let image = GuestFile::image(&config.guest).unwrap();
+    plan(&config, &mut Layout::new(image, RamLayout::new(memory), tables))
 }
 
 /// What is wrong with loading `len` bytes at `gpa` into RAM of `size` bytes.
 fn misplaced(len: usize, gpa: u64, size: u64) -> String {
-    let file = file(&vec![0; len]);
-    let ram = RamLayout::new(MemorySize::from_bytes(size).unwrap());
-    open(file.path()).unwrap().place(Gpa(gpa), ram).unwrap_err().to_string()
+    planned(len, gpa, size, false).unwrap_err().to_string()
 }
 
 #[test]
-fn a_file_goes_where_it_was_placed() {
-    let file = file(b"guest");
-    let memory = memory(8192);
-    let image = open(file.path()).unwrap();
-    assert_eq!(image.place(Gpa(0x1000), memory.layout()).unwrap(), 0x1000..0x1005);
-    image.load(Gpa(0x1000), &memory).unwrap();
-    assert_eq!(&read::<7>(&memory, 0xfff), b"\0guest\0");
+fn an_image_may_be_anywhere_in_ram() {
+    assert!(planned(8192, 0, 8192, false).is_ok(), "and fill it");
+    assert!(planned(3, 5 * GIB - 3, 4 * GIB, false).is_ok(), "and lie above the hole");
 }
 
 #[test]
-fn a_demo_goes_where_it_was_placed() {
-    let memory = memory(8192);
-    FlatImage::open(&GuestSource::Demo(&DEMO)).unwrap().load(Gpa(0x10), &memory).unwrap();
-    assert_eq!(read::<5>(&memory, 0xf), [0, 1, 2, 3, 0]);
-}
-
-#[test]
-fn an_image_may_fill_all_memory() {
-    let file = file(&[0x90; 8192]);
-    let memory = memory(8192);
-    open(file.path()).unwrap().load(Gpa(0), &memory).unwrap();
-    assert!(read::<8192>(&memory, 0).iter().all(|byte| *byte == 0x90));
-}
-
-#[test]
-fn an_image_may_lie_above_the_hole() {
-    let memory = memory(4 * GIB);
-    FlatImage::open(&GuestSource::Demo(&DEMO)).unwrap().load(Gpa(5 * GIB - 3), &memory).unwrap();
-    assert_eq!(read::<3>(&memory, 5 * GIB - 3), [1, 2, 3]);
-}
-
-#[test]
-fn a_missing_file_is_named_with_the_reason() {
-    let error = open(Path::new("/nowhere/guest.bin")).unwrap_err();
+fn the_machine_s_tables_are_in_the_way_if_there_are_any() {
+    assert!(planned(2, 0xd_ffff, GIB, false).is_ok());
+    assert!(planned(1, 0xd_ffff, GIB, true).is_ok());
     assert_eq!(
-        chain(&error),
-        "cannot open guest image '/nowhere/guest.bin': No such file or directory (os error 2)"
+        planned(2, 0xd_ffff, GIB, true).unwrap_err().to_string(),
+        "image at 0xdffff-0xe0000 overlaps the machine's tables at 0xe0000-0xfdfff"
     );
-    let file = file(b"guest");
-    let error = open(&file.path().join("below-a-file")).unwrap_err();
-    assert!(chain(&error).ends_with("below-a-file': Not a directory (os error 20)"));
 }
 
 #[test]
-fn what_is_no_regular_file_is_refused_unopened() {
-    let dir = tempfile::tempdir().unwrap();
-    let fifo = dir.path().join("fifo");
-    nix::unistd::mkfifo(&fifo, FileMode::S_IRWXU).unwrap();
-    let socket = dir.path().join("socket");
-    let _listener = UnixListener::bind(&socket).unwrap();
-    for path in [dir.path(), &fifo, &socket, Path::new("/dev/zero")] {
-        let expected = format!("guest image '{}' is not a regular file", path.display());
-        assert_eq!(open(path).unwrap_err().to_string(), expected);
-    }
-}
-
-#[test]
-fn an_empty_image_is_refused() {
-    let file = file(&[]);
-    let expected = format!("guest image '{}' is empty", file.path().display());
-    assert_eq!(open(file.path()).unwrap_err().to_string(), expected);
-    let error = FlatImage::open(&GuestSource::Demo(&EMPTY)).unwrap_err();
-    assert_eq!(error.to_string(), "guest image 'empty' is empty");
+fn stacks_are_kept_from_a_pc_s_own_area_if_there_are_tables() {
+    let taken = |tables| match planned(16, 0x1000, GIB, tables).unwrap() {
+        Start::Own { taken, .. } => taken,
+        Start::Protocol { .. } => Vec::new(),
+    };
+    assert_eq!(taken(false), std::slice::from_ref(&(0x1000..0x1010)));
+    assert_eq!(taken(true), [0x1000..0x1010, 0x9_fc00..0x10_0000, 0xe_0000..0xf_e000]);
 }
 
 #[test]
@@ -136,15 +68,4 @@ fn an_image_that_does_not_fit_is_refused_with_the_numbers() {
             format!("image of 2 bytes at {gpa:#x} does not fit in {around_the_hole}")
         );
     }
-}
-
-#[test]
-fn a_file_that_has_become_shorter_is_an_error() {
-    let file = file(b"guest");
-    let image = open(file.path()).unwrap();
-    file.as_file().set_len(2).unwrap();
-    let error = image.load(Gpa(0), &memory(4096)).unwrap_err();
-    let expected = format!("cannot read guest image '{}'", file.path().display());
-    assert_eq!(error.to_string(), expected);
-    assert!(chain(&error).contains("failed to fill whole buffer"), "{}", chain(&error));
 }

@@ -1,15 +1,17 @@
 //! The device thread's own decisions: when output is due, and what becomes of a batch. Whole
 //! runs of it, with stalls and failures, are in `vmm/tests`.
 
+use std::io;
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::devices::serial::{OUTPUT_CAPACITY, SerialPort};
+use crate::devices::serial::OUTPUT_CAPACITY;
+use crate::devices::setup::DeviceSetup;
 use crate::exit::{Access, AddressSpace, Direction, VcpuId};
-use crate::irq::NullIrq;
 
 fn queue() -> DeviceQueue<DeviceSet> {
-    let devices = DeviceSet::new(SerialPort::new(Box::new(NullIrq), 16)).unwrap();
+    let devices =
+        DeviceSet::unconnected(DeviceSetup { input_limit: 16, ..DeviceSetup::default() }).unwrap();
     DeviceQueue::new(devices, 256)
 }
 
@@ -56,6 +58,7 @@ impl Output for Broken {
 }
 
 mod pacing {
+    use super::super::stream::{FLUSH_AGE, FLUSH_LEN, Pacing};
     use super::*;
 
     #[test]

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::thread;
 
 use super::*;
-use crate::devices::serial::{OUTPUT_CAPACITY, SerialPort};
+use crate::devices::serial::OUTPUT_CAPACITY;
+use crate::devices::setup::DeviceSetup;
 use crate::exit::InsnBytes;
-use crate::irq::NullIrq;
 use crate::testing::{wait_until, watched};
 use crate::trace::tracer::{TraceSetup, Tracer};
 use crate::vcpu::registers::Registers;
@@ -30,7 +30,9 @@ struct Machine {
 
 impl Machine {
     fn new() -> Self {
-        let devices = DeviceSet::new(SerialPort::new(Box::new(NullIrq), 64)).unwrap();
+        let devices =
+            DeviceSet::unconnected(DeviceSetup { input_limit: 64, ..DeviceSetup::default() })
+                .unwrap();
         let posting = devices.post_policy();
         Self { queue: DeviceQueue::new(devices, 64), posting, control: VcpuControl::new() }
     }
@@ -370,13 +372,13 @@ mod accesses {
         let machine = Machine::new();
         let (mut steps, mut expected) = (Vec::new(), Vec::new());
         for size in [1, 2, 4] {
-            for port in [0x80, 0xffff] {
+            for port in [0xb0, 0xffff] {
                 steps.push(Step::Out { port, size, data: vec![0x11; size.into()] });
                 steps.push(input(port, size));
                 expected.push(vec![0xff; size.into()]);
             }
         }
-        steps.push(Step::In { port: 0x80, size: 2, count: 5 });
+        steps.push(Step::In { port: 0xb0, size: 2, count: 5 });
         expected.push(vec![0xff; 10]);
         assert_eq!(machine.reads(steps), expected);
         assert_eq!(machine.unknown(), 17);
@@ -405,7 +407,7 @@ fn the_record_of_an_exit_has_all_of_it() {
     let machine = Machine::new();
     machine.run(vec![
         Step::Out { port: 0x3f8, size: 1, data: b"ok".to_vec() },
-        input(0x80, 4),
+        input(0xb0, 4),
         Step::Load { gpa: 0xd000_0000, size: 8 },
         Step::Store { gpa: 0xd000_0008, data: vec![1, 2, 3] },
         Step::Exit(VmExit::Interrupted),
@@ -416,7 +418,7 @@ fn the_record_of_an_exit_has_all_of_it() {
         lines,
         [
             "io-out port=0x3f8 size=1 count=2 data=0x6b6f handler=posted",
-            "io-in port=0x80 size=4 count=1 data=0xffffffff handler=vcpu",
+            "io-in port=0xb0 size=4 count=1 data=0xffffffff handler=vcpu",
             "mmio-read gpa=0xd0000000 size=8 count=1 data=0xffffffffffffffff handler=vcpu",
             "mmio-write gpa=0xd0000008 size=3 count=1 data=0x30201 handler=vcpu",
             "interrupted handler=run-loop",

@@ -69,7 +69,8 @@ impl Repeating {
         let tracer = Tracer::new(TraceSetup::default(), count.get());
         let setup = change(setup(&campaign));
         let builder = Scripts::new(makers, &token);
-        let vmm = Vmm::repeating(builder, count, |_| None, tracer, setup, true).unwrap();
+        let devices = DeviceSetup { keep_output: true, ..DeviceSetup::default() };
+        let vmm = Vmm::repeating(builder, count, |_| None, tracer, devices, setup).unwrap();
         Self { vmm, campaign, token }
     }
 
