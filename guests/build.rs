@@ -1,5 +1,6 @@
 //! Makes every `asm/*.S` and every `stress/*.c` into `OUT_DIR/<name>.bin`, a flat image linked
-//! for guest address 0x1000, and the BIOS in `firmware/`, with the C compiler: `$CC`, or else `cc`.
+//! for guest address 0x1000, the BIOS in `firmware/`, and every `platform/*.S` into one in a format of
+//! its own, with the C compiler: `$CC`, or else `cc`.
 
 use std::env;
 use std::ffi::OsStr;
@@ -65,6 +66,28 @@ const FIRMWARE: Language = Language {
     ],
 };
 
+/// The program that all guests of `platform` share: one object of what is in `program`.
+const PROGRAM: Language = Language {
+    dir: "platform/program",
+    extension: "c",
+    options: &["@platform/include/pc.opts", "-Iplatform/include", "-r"],
+};
+
+/// Their entry points, each linked with the program.
+const PLATFORM: Language = Language {
+    dir: "platform",
+    extension: "S",
+    options: &["@platform/include/pc.opts", "-Iplatform/include"],
+};
+
+/// How each of them is linked.
+const FORMATS: &[(&str, &[&str])] = &[
+    ("pc-multiboot", &["-Tplatform/include/pc.ld", "-Wl,-s,--oformat=elf32-i386"]),
+    ("pc-elf64", &["-Tplatform/include/pc.ld", "-Wl,-s"]),
+    ("pc-pvh", &["-Tplatform/include/pc.ld", "-Wl,-s"]),
+    ("pc-linux", &["-Tplatform/include/linux.ld", "-Wl,--oformat=binary"]),
+];
+
 fn build_all() -> Result<(), String> {
     println!("cargo::rerun-if-env-changed=CC");
     let compiler = env::var("CC").unwrap_or_else(|_| String::from("cc"));
@@ -74,8 +97,24 @@ fn build_all() -> Result<(), String> {
         println!("cargo::rerun-if-changed={}", language.dir);
         for source in sources(&language)? {
             let image = out_dir.join(source.with_extension("bin").file_name().unwrap_or_default());
-            build(&compiler, &language, &source, &image)?;
+            build(&compiler, &language, &[&source], &[], &image)?;
         }
+    }
+    build_platform(&compiler, &out_dir)
+}
+
+/// Compiles the program once, and links it with each entry point.
+fn build_platform(compiler: &str, out_dir: &Path) -> Result<(), String> {
+    println!("cargo::rerun-if-changed={}", PLATFORM.dir);
+    let program = out_dir.join("pc.o");
+    let assembly = Language { extension: "S", ..PROGRAM };
+    let parts = [sources(&PROGRAM)?, sources(&assembly)?].concat();
+    let parts: Vec<&Path> = parts.iter().map(PathBuf::as_path).collect();
+    build(compiler, &PROGRAM, &parts, &[], &program)?;
+    for (name, options) in FORMATS {
+        let entry = Path::new(PLATFORM.dir).join(name).with_extension(PLATFORM.extension);
+        let image = out_dir.join(name).with_extension("bin");
+        build(compiler, &PLATFORM, &[&entry, &program], options, &image)?;
     }
     Ok(())
 }
@@ -93,12 +132,18 @@ fn sources(language: &Language) -> Result<Vec<PathBuf>, String> {
     Ok(sources)
 }
 
-/// Compiles and links one guest.
-fn build(compiler: &str, language: &Language, source: &Path, image: &Path) -> Result<(), String> {
+/// Compiles and links one guest, or a part of one.
+fn build(
+    compiler: &str,
+    language: &Language,
+    sources: &[&Path],
+    options: &[&str],
+    image: &Path,
+) -> Result<(), String> {
     // As make does, let CC hold arguments: "ccache gcc".
     let mut words = compiler.split_whitespace();
     let mut command = Command::new(words.next().ok_or("CC is empty")?);
-    command.args(words).args(language.options).arg("-o").arg(image).arg(source);
+    command.args(words).args(language.options).args(options).arg("-o").arg(image).args(sources);
     let output = command.output().map_err(|error| {
         format!(
             "cannot run the C compiler: {error}\n  command: {command:?}\n  \
@@ -108,7 +153,7 @@ fn build(compiler: &str, language: &Language, source: &Path, image: &Path) -> Re
     if !output.status.success() {
         return Err(format!(
             "cannot build {}: the C compiler ended with {}\n  command: {command:?}\n{}",
-            source.display(),
+            image.display(),
             output.status,
             String::from_utf8_lossy(&output.stderr)
         ));

@@ -3,6 +3,7 @@
 //! The facts are those in the header of each guest's source. Nothing here runs a guest, and
 //! the program itself does not use it. The number of iterations is the default (`rbp` = 0).
 
+pub mod platform;
 pub mod stress;
 
 use std::collections::BTreeMap;

@@ -1,7 +1,9 @@
 //! The demo, test and stress guests of minivmm, built with it and found by name.
 //!
 //! Each guest is one file, in assembly under `asm/` or, the stress guests, in C under `stress/`,
-//! whose header says what it does; `build.rs` makes the images. What a guest is expected to print, and how it ends, is in [`expect`], for tests.
+//! whose header says what it does; those under `platform/` share a program, which is in a folder
+//! there. `build.rs` makes the images. What a guest is expected to print, and how it ends, is in
+//! [`expect`], for tests.
 //! Nothing here runs a guest.
 
 pub mod expect;
@@ -26,6 +28,8 @@ pub enum Kind {
     Demo,
     /// To run many times: it reports outcomes, and fails on one that must not be.
     Stress,
+    /// To test the machine: interrupt controllers, timers, the start of CPUs.
+    Platform,
 }
 
 /// A guest that is part of the program.
@@ -37,13 +41,14 @@ pub struct Guest {
     pub summary: &'static str,
     /// What it is for.
     pub kind: Kind,
-    /// The mode it is written for.
+    /// The mode it is written for, or in which its format has it start.
     pub mode: Mode,
-    /// The flat image, linked for guest address 0x1000.
+    /// The image: a flat one for guest address 0x1000, but for [`Kind::Platform`].
     pub image: &'static [u8],
 }
 
-/// A guest whose image `build.rs` made: of `asm/<name>.S`, or of `stress/<name>.c`.
+/// A guest whose image `build.rs` made: of `asm/<name>.S`, of `stress/<name>.c`, or of
+/// `platform/<name>.S`.
 macro_rules! guest {
     ($mode:ident, $name:literal, $summary:literal) => {
         guest!(Demo, $mode, $name, $summary)
@@ -122,6 +127,10 @@ pub const GUESTS: &[Guest] = &[
     ),
     guest!(Stress, Long, "tlb", "stress: a page mapped elsewhere, and INVLPG"),
     guest!(Stress, User, "io-storm", "stress: ports and MMIO of every size at random"),
+    guest!(Platform, Protected, "pc-multiboot", "test the machine as a Multiboot kernel"),
+    guest!(Platform, Long, "pc-elf64", "test the machine as a 64-bit ELF file, --irqchip kernel"),
+    guest!(Platform, Protected, "pc-pvh", "test the machine as a PVH guest"),
+    guest!(Platform, Long, "pc-linux", "test the machine as a Linux bzImage"),
 ];
 
 /// A small BIOS for images that call one: 8 KiB for guest address 0xfe000. Its header and `boot/` in
@@ -179,13 +188,14 @@ mod tests {
         let (dir, extension) = match kind {
             Kind::Demo => ("asm", "S"),
             Kind::Stress => ("stress", "c"),
+            Kind::Platform => ("platform", "S"),
         };
         (Path::new(env!("CARGO_MANIFEST_DIR")).join(dir), extension)
     }
 
     #[test]
     fn the_table_has_every_source_file() {
-        for kind in [Kind::Demo, Kind::Stress] {
+        for kind in [Kind::Demo, Kind::Stress, Kind::Platform] {
             let (dir, extension) = place(kind);
             let sources: BTreeSet<PathBuf> = fs::read_dir(dir)
                 .unwrap()

@@ -25,10 +25,6 @@ pub(super) struct PlatformArgs {
     #[arg(long, value_name = "HOW")]
     start: Option<Start>,
 
-    /// Do not complete instructions that the host's KVM cannot emulate
-    #[arg(long)]
-    no_assist: bool,
-
     /// How the vCPUs are arranged [default: one socket, and a core for each]
     #[arg(long, value_name = "SOCKETS:CORES:THREADS")]
     topology: Option<Topology>,
@@ -47,6 +43,10 @@ pub(super) struct PlatformArgs {
     #[arg(long, value_name = "NAME=FILE")]
     #[arg(value_parser = OsStringValueParser::new().try_map(|s| FwCfgItem::from_os_str(&s)))]
     fw_cfg: Vec<FwCfgItem>,
+
+    /// Do not complete instructions that the host's KVM cannot emulate
+    #[arg(long)]
+    no_assist: bool,
 }
 
 /// What `--start` takes.
@@ -94,9 +94,9 @@ impl PlatformArgs {
         Ok(PlatformConfig {
             irqchip: self.irqchip,
             start,
-            assist,
             topology: self.topology,
             cpu: self.cpu.unwrap_or_default(),
+            assist,
             devices: DeviceConfig::new(self.devices, self.fw_cfg)?,
         })
     }

@@ -14,14 +14,14 @@ pub struct PlatformConfig {
     pub irqchip: Option<IrqChip>,
     /// Which vCPUs start; those that the image's format expects if not given.
     pub start: Option<StartVcpus>,
-    /// Whether instructions that KVM cannot emulate are completed here.
-    pub assist: Assist,
     /// How the vCPUs are arranged; if not given, each is a core of the only socket.
     pub topology: Option<Topology>,
     /// What is different about the CPU.
     pub cpu: CpuChanges,
     /// The devices that are there only when asked for.
     pub devices: DeviceConfig,
+    /// Whether instructions that KVM cannot emulate are completed here.
+    pub assist: Assist,
 }
 
 /// What is done about an instruction that KVM cannot emulate.

@@ -9,9 +9,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use kvm_bindings::{
-    KVM_CAP_SPLIT_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
-    KVM_MP_STATE_RUNNABLE, KVM_PIT_SPEAKER_DUMMY, kvm_enable_cap, kvm_irqchip, kvm_lapic_state,
-    kvm_mp_state, kvm_pit_config, kvm_pit_state2, kvm_vcpu_events,
+    KVM_CAP_SPLIT_IRQCHIP, KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
+    KVM_IRQCHIP_PIC_SLAVE, KVM_MP_STATE_RUNNABLE, KVM_PIT_SPEAKER_DUMMY, KvmIrqRouting,
+    kvm_enable_cap, kvm_irq_routing_entry, kvm_irq_routing_entry__bindgen_ty_1,
+    kvm_irq_routing_irqchip, kvm_irqchip, kvm_lapic_state, kvm_mp_state, kvm_pit_config,
+    kvm_pit_state2, kvm_vcpu_events,
 };
 use kvm_ioctls::{VcpuFd, VmFd};
 
@@ -22,6 +24,13 @@ use crate::kvm::vm::Machine;
 
 /// The pins of the IOAPIC, which are the first GSIs.
 pub const IOAPIC_PINS: u32 = 24;
+
+/// The pins of both PICs.
+const PIC_PINS: u32 = 16;
+/// The master's pin that the slave is at: no interrupt of its own.
+const CASCADE: u32 = 2;
+/// The IOAPIC's pin for the PIT, ISA interrupt 0.
+const PIT_PIN: u32 = 2;
 
 /// Registers of the local APIC, by their offsets (Intel SDM vol. 3, table 12-1).
 mod lapic {
@@ -63,6 +72,7 @@ pub fn create(vm: &VmFd, irqchip: IrqChip) -> Result<(), IrqChipError> {
         IrqChip::None => Ok(()),
         IrqChip::Kernel => {
             vm.create_irq_chip().map_err(failed("KVM_CREATE_IRQCHIP"))?;
+            route(vm)?;
             // With port 0x61, whose bits are those of the PIT's channel 2.
             let config = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
             vm.create_pit2(config).map_err(failed("KVM_CREATE_PIT2"))
@@ -73,6 +83,30 @@ pub fn create(vm: &VmFd, irqchip: IrqChip) -> Result<(), IrqChipError> {
             vm.enable_cap(&split).map_err(failed("KVM_ENABLE_CAP of KVM_CAP_SPLIT_IRQCHIP"))
         }
     }
+}
+
+/// Wires the lines as on a PC: an ISA interrupt goes to the PICs and to the pin of the IOAPIC with
+/// its number, but 0, the PIT, to pin 2, as the tables say. By default KVM has it on pin 0.
+fn route(vm: &VmFd) -> Result<(), IrqChipError> {
+    let pic = (0..PIC_PINS).map(|gsi| {
+        let master = gsi < PIC_PINS / 2;
+        let chip = if master { KVM_IRQCHIP_PIC_MASTER } else { KVM_IRQCHIP_PIC_SLAVE };
+        pin(gsi, chip, gsi % (PIC_PINS / 2))
+    });
+    let io_apic = (0..IOAPIC_PINS)
+        .filter(|gsi| *gsi != CASCADE)
+        .map(|gsi| pin(gsi, KVM_IRQCHIP_IOAPIC, if gsi == 0 { PIT_PIN } else { gsi }));
+    let entries: Vec<_> = pic.chain(io_apic).collect();
+    let routing = KvmIrqRouting::from_entries(&entries)
+        .map_err(|_| failed("KVM_SET_GSI_ROUTING")(kvm_ioctls::Error::new(libc::E2BIG)))?;
+    vm.set_gsi_routing(&routing).map_err(failed("KVM_SET_GSI_ROUTING"))
+}
+
+/// The route of an interrupt to a pin of a controller.
+fn pin(gsi: u32, irqchip: u32, pin: u32) -> kvm_irq_routing_entry {
+    let chip = kvm_irq_routing_irqchip { irqchip, pin };
+    let u = kvm_irq_routing_entry__bindgen_ty_1 { irqchip: chip };
+    kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_IRQCHIP, u, ..Default::default() }
 }
 
 /// Connects a new vCPU's local APIC as a PC's firmware does: the PICs to the boot vCPU's LINT0,

@@ -250,8 +250,16 @@ impl KvmVm {
         }
         let BootedGuest { memory, entry, platform, .. } = booted;
         let machine = Arc::new(Machine { vm, memory });
-        let assist = config.platform.assist;
-        Ok(Self { machine, platform, first, entry, vcpus, run_len, sync_rip, assist })
+        Ok(Self {
+            machine,
+            platform,
+            first,
+            entry,
+            vcpus,
+            run_len,
+            sync_rip,
+            assist: config.platform.assist,
+        })
     }
 
     /// KVM's own counters of this VM.
