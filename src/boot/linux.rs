@@ -152,8 +152,9 @@ pub(super) fn plan_bzimage(
     layout: &mut Layout,
 ) -> Result<Start, LinuxError> {
     let protocol = choose(kernel, mode)?;
-    // Who runs only in real mode is not Linux, but calls itself so to be loaded like it.
-    let default = if protocol == Protocol::Bits16 { "" } else { DEFAULT_CMDLINE };
+    // What can only be entered in real mode is not Linux, but calls itself so to be loaded like it.
+    let is_linux = kernel.has_64() || kernel.has_32();
+    let default = if is_linux { DEFAULT_CMDLINE } else { "" };
     let cmdline = boot.cmdline.as_deref().unwrap_or(default);
     check_cmdline(cmdline, kernel.cmdline_limit())?;
     let load = place_kernel(kernel, protocol, layout)?;

@@ -15,6 +15,8 @@ pub mod entry;
 pub mod file;
 mod flat;
 mod gdt;
+#[cfg(test)]
+mod hostile_tests;
 pub mod layout;
 pub mod linux;
 mod long;
@@ -207,7 +209,11 @@ pub fn plan(config: &VmConfig) -> Result<BootPlan, BootError> {
     let platform = Platform::new(format, &config.platform)?;
     let ram = RamLayout::new(config.memory);
     let tables = match platform.has_tables() {
-        true => Some(Tables::new(config.topology()?, ram)?),
+        true => {
+            let ports: Vec<_> =
+                config.platform.devices.ports().iter().map(|(port, _)| *port).collect();
+            Some(Tables::new(config.topology()?, &ports, ram)?)
+        }
         false => None,
     };
     let mut layout = Layout::new(file, ram, tables.is_some());

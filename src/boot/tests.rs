@@ -101,7 +101,7 @@ fn a_machine_with_interrupt_controllers_has_tables_where_guests_look() {
     let in_the_way = error(in_the_way);
     assert_eq!(
         in_the_way,
-        "image at 0xf8000-0xf8004 overlaps the machine's tables at 0xe0000-0xfffff"
+        "image at 0xf8000-0xf8004 overlaps the machine's tables at 0xe0000-0xfdfff"
     );
     let topology = Some("1:2:1".parse().unwrap());
     let platform = PlatformConfig { topology, ..kernel.platform.clone() };

@@ -74,7 +74,7 @@ impl Device {
 }
 
 /// The base of a serial port, and its line.
-pub(super) fn com_place(port: ComPort) -> (u64, u32) {
+pub fn com_place(port: ComPort) -> (u64, u32) {
     match port {
         ComPort::Com2 => (0x2f8, 3),
         ComPort::Com3 => (0x3e8, 4),

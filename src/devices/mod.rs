@@ -53,7 +53,7 @@ use system_control::SystemControl;
 use test_device::TestDevice;
 use unknown::UnknownAccesses;
 
-pub use map::{COM1_BASE, COM1_IRQ};
+pub use map::{COM1_BASE, COM1_IRQ, com_place};
 pub use posting::PostPolicy;
 
 /// How a guest ends its VM through a device.

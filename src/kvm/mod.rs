@@ -7,6 +7,7 @@ mod cpuid_probe;
 pub mod entry;
 mod features;
 pub mod first_state;
+pub mod host;
 pub mod irqchip;
 pub mod kick;
 pub mod out_of_memory;

@@ -1,185 +1,38 @@
-//! The host's KVM and one VM on it: /dev/kvm, KVM_CREATE_VM, the memory slots, and the making
-//! of vCPUs. `docs/kvm-api.md` walks through these steps.
+//! One VM on the host's KVM: KVM_CREATE_VM, the memory slots, and the making of vCPUs. `docs/kvm-api.md` walks through these steps.
 
-use std::ffi::CString;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kvm_bindings::{
-    KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region,
-};
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use parking_lot::Mutex;
 
 use crate::boot::{self, BootError, BootedGuest, EntryPlan, Platform};
-use crate::config::{Assist, IrqChip, MemorySize, StartVcpus, VcpuCount, VmConfig};
+use crate::config::{Assist, IrqChip, StartVcpus, VmConfig};
 use crate::exit::{Gpa, VcpuId};
 use crate::irq::IrqLine;
 use crate::kvm::assist::{Assistance, WrittenPages};
 use crate::kvm::cpuid;
 use crate::kvm::entry::{apply_sregs, to_kvm_regs};
 use crate::kvm::first_state::MsrList;
+pub use crate::kvm::host::{KVM_DEVICE, KvmError};
+use crate::kvm::host::{check_memory, check_vcpus, failed, name_of, open};
 use crate::kvm::irqchip::{self, FirstIrqChip, FirstLapic, IrqChipError};
 use crate::kvm::run_map::RunMap;
 use crate::kvm::stats::{self, KvmStats};
 use crate::kvm::tsc;
 use crate::kvm::vcpu::KvmVcpu;
-use crate::kvm::vcpu_setup::{CpuError, VcpuSetup};
+use crate::kvm::vcpu_setup::VcpuSetup;
 use crate::memory::first_image::{FirstImage, PAGE};
-use crate::memory::{BOOT_AREA, GuestMemory, HOLE, MemoryRegion, RamLayout};
+use crate::memory::{BOOT_AREA, GuestMemory, HOLE, MemoryRegion};
 use crate::trace::clock::Counter;
 use crate::vcpu::{BuildVcpu, VcpuError};
-
-/// Where the host's KVM is.
-pub const KVM_DEVICE: &str = "/dev/kvm";
 
 /// Three pages that VMX needs in the guest's address space for its real mode, where nothing
 /// else is; KVM's document asks for it on every Intel host (section 4.34, KVM_SET_TSS_ADDR).
 const TSS_ADDRESS: usize = 0xfffb_d000;
-
-/// Why there is no VM.
-#[derive(Debug, thiserror::Error)]
-pub enum KvmError {
-    /// No such file.
-    #[error(
-        "{0} does not exist: this host has no KVM, or its module is not loaded \
-         (try 'modprobe kvm_intel' or 'modprobe kvm_amd'; virtualization must be enabled in \
-         the firmware, or nested virtualization in the hypervisor)"
-    )]
-    Missing(String),
-    /// Not permitted.
-    #[error(
-        "{0}: permission denied (add yourself to the group that owns it, usually \
-         'usermod -aG kvm $USER', and log in again)"
-    )]
-    NotPermitted(String),
-    /// Another error of open(2).
-    #[error("cannot open {path}: {source}")]
-    Open {
-        /// The device.
-        path: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// Something else is there.
-    #[error("{0} is not a KVM device: it does not answer KVM_GET_API_VERSION")]
-    NotKvm(String),
-    /// A KVM of another age.
-    #[error(
-        "{path} has KVM API version {version}, and {KVM_API_VERSION} is needed: update the \
-         host's kernel"
-    )]
-    Version {
-        /// The device.
-        path: String,
-        /// What it answered.
-        version: i32,
-    },
-    /// A KVM without something that minivmm cannot do without.
-    #[error("{path} lacks {capability}, which Linux has had since {since}: update the kernel")]
-    Lacks {
-        /// The device.
-        path: String,
-        /// The capability.
-        capability: &'static str,
-        /// The version of Linux that brought it.
-        since: &'static str,
-    },
-    /// More vCPUs than KVM can make.
-    #[error("{wanted} vCPUs are more than this host's KVM can give a VM: at most {limit}")]
-    TooManyVcpus {
-        /// What was asked for.
-        wanted: u32,
-        /// KVM_CAP_MAX_VCPUS.
-        limit: usize,
-    },
-    /// The guest's CPU has too few address bits.
-    #[error("{ram} is more than the {bits} bits of a physical address on this host can reach")]
-    TooMuchMemory {
-        /// What was asked for.
-        ram: RamLayout,
-        /// The width of a guest-physical address.
-        bits: u32,
-    },
-    /// KVM cannot have this much memory, or not there.
-    #[error("KVM_SET_USER_MEMORY_REGION of {len:#x} bytes at {gpa}, for {ram}: {source}")]
-    Memory {
-        /// Where the stretch begins.
-        gpa: Gpa,
-        /// Its length.
-        len: u64,
-        /// All of the guest's RAM.
-        ram: RamLayout,
-        /// Why.
-        source: io::Error,
-    },
-    /// A call to KVM failed.
-    #[error("{call}: {source}")]
-    Call {
-        /// The ioctl.
-        call: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// The interrupt controllers cannot be made.
-    #[error(transparent)]
-    IrqChip(#[from] IrqChipError),
-    /// The CPU cannot be as it is to be.
-    #[error(transparent)]
-    Cpu(#[from] CpuError),
-    /// The guest cannot be loaded.
-    #[error(transparent)]
-    Boot(#[from] BootError),
-}
-
-fn failed(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> KvmError {
-    move |error| KvmError::Call { call, source: io::Error::from_raw_os_error(error.errno()) }
-}
-
-/// Opens the KVM device at `path` and makes sure of its version.
-///
-/// # Errors
-///
-/// A [`KvmError`] that says what to do.
-fn open(path: &Path) -> Result<Kvm, KvmError> {
-    let name = name_of(path);
-    let c_path = CString::new(path.as_os_str().as_bytes())
-        .map_err(|error| KvmError::Open { path: name.clone(), source: error.into() })?;
-    let kvm = Kvm::new_with_path(c_path).map_err(|error| open_error(&name, error.errno()))?;
-    check_version(name.clone(), kvm.get_api_version())?;
-    // The kick cannot be done without.
-    if !kvm.check_extension(Cap::ImmediateExit) {
-        let (capability, since) = ("KVM_CAP_IMMEDIATE_EXIT", "4.11");
-        return Err(KvmError::Lacks { path: name, capability, since });
-    }
-    Ok(kvm)
-}
-
-fn name_of(path: &Path) -> String {
-    path.display().to_string()
-}
-
-fn open_error(path: &str, errno: i32) -> KvmError {
-    let path = path.to_owned();
-    match errno {
-        libc::ENOENT | libc::ENODEV | libc::ENXIO => KvmError::Missing(path),
-        libc::EACCES | libc::EPERM => KvmError::NotPermitted(path),
-        errno => KvmError::Open { path, source: io::Error::from_raw_os_error(errno) },
-    }
-}
-
-/// KVM's API has had one version since Linux 2.6.22; the document (section 4.1) asks userspace
-/// to refuse any other.
-fn check_version(path: String, version: i32) -> Result<(), KvmError> {
-    match u32::try_from(version) {
-        Ok(KVM_API_VERSION) => Ok(()),
-        Ok(_) => Err(KvmError::Version { path, version }),
-        Err(_) => Err(KvmError::NotKvm(path)),
-    }
-}
 
 /// A VM and the memory that it maps, for all who need either.
 #[derive(Debug)]
@@ -304,30 +157,6 @@ impl KvmVm {
         }
         Ok(())
     }
-}
-
-fn check_vcpus(kvm: &Kvm, wanted: VcpuCount) -> Result<(), KvmError> {
-    let wanted = wanted.get();
-    let limit = kvm.get_max_vcpus();
-    let count = usize::try_from(wanted).unwrap_or(usize::MAX);
-    if count > limit {
-        return Err(KvmError::TooManyVcpus { wanted, limit });
-    }
-    let recommended = kvm.get_nr_vcpus();
-    if count > recommended {
-        log::warn!(
-            target: "minivmm::kvm",
-            "{wanted} vCPUs are more than the {recommended} that KVM recommends on this host"
-        );
-    }
-    Ok(())
-}
-
-fn check_memory(bits: u32, memory: MemorySize) -> Result<(), KvmError> {
-    let ram = RamLayout::new(memory);
-    let end = ram.low().end.max(ram.high().end);
-    let fits = 1u64.checked_shl(bits).is_none_or(|limit| end <= limit);
-    if fits { Ok(()) } else { Err(KvmError::TooMuchMemory { ram, bits }) }
 }
 
 /// What there is to put back between two iterations.
@@ -471,32 +300,4 @@ fn set_bits(words: &[u64]) -> impl Iterator<Item = u64> + '_ {
             Some(first + bit)
         })
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_way_in_which_kvm_is_unusable_says_what_to_do() {
-        let dir = tempfile::tempdir().unwrap();
-        let missing = open(&dir.path().join("kvm")).unwrap_err().to_string();
-        assert!(missing.contains("does not exist") && missing.contains("modprobe"), "{missing}");
-
-        let file = dir.path().join("file");
-        std::fs::write(&file, "").unwrap();
-        let not_kvm = open(&file).unwrap_err().to_string();
-        assert!(not_kvm.ends_with("does not answer KVM_GET_API_VERSION"), "{not_kvm}");
-
-        let refused = open_error("/dev/kvm", libc::EACCES).to_string();
-        assert!(refused.contains("permission denied") && refused.contains("usermod"), "{refused}");
-
-        let memory = MemorySize::from_bytes(1 << 40).unwrap();
-        assert!(check_memory(46, memory).is_ok());
-        let too_much = check_memory(39, memory).unwrap_err().to_string();
-        assert!(too_much.contains("1 TiB") && too_much.contains("39 bits"), "{too_much}");
-
-        let version = check_version("/dev/kvm".into(), 11).unwrap_err().to_string();
-        assert!(version.contains("version 11, and 12 is needed"), "{version}");
-    }
 }

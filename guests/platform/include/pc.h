@@ -35,6 +35,7 @@ enum vector {
     VECTOR_PING = 0x53,
     VECTOR_WAKE = 0x60,
     VECTOR_WATCHDOG = 0xe0,
+    VECTOR_WATCHDOG_TICK = 0xe1,
     VECTOR_SPURIOUS = 0xff
 };
 
@@ -273,7 +274,7 @@ void pic_end_of_interrupt(uint32_t line);
 void pit_start(uint16_t count);
 // Has it tick once, after `count` cycles.
 void pit_once(uint16_t count);
-// Stops it, but for one last tick.
+// Stops it.
 void pit_stop(void);
 
 // ---- work.c and smp.c ----------------------------------------------------------------------
@@ -341,9 +342,10 @@ void test_uart_rx(void);
 void test_clock(void);
 void test_fw_cfg(void);
 
-// Sends this many bytes of the alphabet.
-void uart_send_by_polling(uint32_t size);
-void uart_send_by_interrupt(uint32_t size);
+// This many bytes of the alphabet, again and again, and two ways to send a text.
+const char *alphabet(uint32_t size);
+void uart_send_by_polling(const char *text, uint32_t size);
+void uart_send_by_interrupt(const char *text, uint32_t size);
 
 void bench_timer(void);
 void bench_ipi(void);

@@ -89,6 +89,7 @@ void pic_end_of_interrupt(uint32_t line) {
 #define PIT_COMMAND 0x43
 #define PIT_RATE 0x34               // channel 0, low byte then high byte, mode 2
 #define PIT_ONCE 0x30               // the same in mode 0: an interrupt on terminal count
+#define PIT_NEVER 0x3a              // in mode 5: once its gate rises, and channel 0's never does
 
 static void pit_program(uint8_t command, uint16_t count) {
     out8(PIT_COMMAND, command);
@@ -104,7 +105,6 @@ void pit_once(uint16_t count) {
     pit_program(PIT_ONCE, count);
 }
 
-// KVM's goes on until it has another count.
 void pit_stop(void) {
-    pit_program(PIT_ONCE, 1);
+    pit_program(PIT_NEVER, 0);
 }

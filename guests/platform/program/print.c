@@ -5,8 +5,10 @@
 #include <stdarg.h>
 
 #define COM1_DATA 0x3f8
+#define COM1_MCR 0x3fc
 #define COM1_LSR 0x3fd
 #define LSR_THRE 0x20
+#define MCR_DTR_RTS 3
 
 #define EXIT_PORT 0xf4
 
@@ -76,6 +78,8 @@ _Noreturn void fail(const char *format, ...) {
     // The first one tells.
     while (atomic_exchange(&failed, 1))
         halt();
+    // Out of loopback, if a test has it in there.
+    out8(COM1_MCR, MCR_DTR_RTS);
     print("\n%s: FAILED: ", test_name);
     va_start(arguments, format);
     print_arguments(format, arguments);

@@ -145,8 +145,8 @@ static void raise_by_ier(void) {
     }
 }
 
-// Numbers of text, so that loss and order show.
-static char *text_of(uint32_t size) {
+// Loss and order show in it.
+const char *alphabet(uint32_t size) {
     char *text = allocate(size + 1);
     for (uint32_t i = 0; i < size; i++)
         text[i] = (char)('a' + i % 26);
@@ -164,8 +164,7 @@ static void send_by_interrupt(const char *text, uint32_t size) {
     check_equal(bytes_left, 0);
 }
 
-void uart_send_by_polling(uint32_t size) {
-    const char *text = text_of(size);
+void uart_send_by_polling(const char *text, uint32_t size) {
     for (uint32_t sent = 0; sent < size;) {
         wait_empty();
         for (uint32_t end = sent + FIFO < size ? sent + FIFO : size; sent < end; sent++)
@@ -173,8 +172,7 @@ void uart_send_by_polling(uint32_t size) {
     }
 }
 
-void uart_send_by_interrupt(uint32_t size) {
-    const char *text = text_of(size);
+void uart_send_by_interrupt(const char *text, uint32_t size) {
     begin(FCR_TRIGGER_1);
     send_by_interrupt(text, size);
     end();
@@ -235,7 +233,8 @@ static void handle_late(struct cpu *cpu, uint32_t vector) {
     }
 }
 
-// A level-triggered line interrupts again after each end of interrupt, until it is low.
+// A level-triggered line interrupts again after each end of interrupt, until it is low. One more may
+// be on its way then, which finds nothing; but it must come to an end.
 static void by_level(void) {
     uint32_t before = seen[ID_NONE];
     begin(FCR_CLEAR);
@@ -248,17 +247,19 @@ static void by_level(void) {
     wait_for(received);
     check_equal(times_left, 0);
     check_equal(received, 1);
-    check_equal(seen[ID_NONE], before);
+    if (seen[ID_NONE] - before > 1)
+        fail("%u interrupts of a line that is low", seen[ID_NONE] - before);
     out8(IER, 0);
 }
 
 void test_uart(void) {
     uint32_t size = parameter("bytes=", DEFAULT_BYTES);
+    const char *text = alphabet(size);
     begin(FCR_CLEAR | FCR_TRIGGER_1);
     raise_by_ier();
     print("uart: ");
     wait_empty();
-    uart_send_by_interrupt(size);
+    uart_send_by_interrupt(text, size);
     print("\n");
     receive_conditions();
     end();

@@ -81,24 +81,32 @@ void run_on_all(void (*work)(struct cpu *)) {
 // With the PIT at its slowest, 18.2 Hz: the same.
 #define WATCHDOG_TICKS 546u
 
-static volatile bool by_pit;
+static bool by_pit;
 static volatile uint32_t ticks_left;
 static const char *awaited = "";
 
+_Noreturn static void give_up(void) {
+    fail("no progress for half a minute, waiting for %s", awaited);
+}
+
 static void watchdog(struct cpu *cpu, uint32_t vector) {
     (void)cpu, (void)vector;
+    give_up();
+}
+
+// One may still come when the wait is over.
+static void watchdog_tick(struct cpu *cpu, uint32_t vector) {
+    (void)cpu, (void)vector;
     end_of_interrupt();
-    if (by_pit && ticks_left && --ticks_left)
-        return;
-    fail("no progress for half a minute, waiting for %s", awaited);
+    if (ticks_left && --ticks_left == 0)
+        give_up();
 }
 
 void watchdog_use_pit(bool use) {
     uint32_t gsi = platform.isa_gsi[0];
     by_pit = use;
     if (use) {
-        ticks_left = WATCHDOG_TICKS;
-        io_apic_route(gsi, platform.isa_flags[0], cpus[0]->apic_id, VECTOR_WATCHDOG);
+        io_apic_route(gsi, platform.isa_flags[0], cpus[0]->apic_id, VECTOR_WATCHDOG_TICK);
         pit_start(0);
     } else {
         io_apic_mask(gsi);
@@ -118,11 +126,14 @@ void watchdog_start(const char *what) {
 }
 
 void watchdog_stop(void) {
-    if (!by_pit)
+    if (by_pit)
+        ticks_left = 0;
+    else
         apic_write(APIC_TIMER_INITIAL, 0);
 }
 
 void set_up_work(void) {
     set_handler(VECTOR_WAKE, woken);
     set_handler(VECTOR_WATCHDOG, watchdog);
+    set_handler(VECTOR_WATCHDOG_TICK, watchdog_tick);
 }

@@ -55,6 +55,3 @@ fn zero_page(told: &Told<'_>, raw: &[u8], rsdp: u64, map: &[MapEntry]) -> Vec<u8
     bytes[OFFSET..][..header.len()].copy_from_slice(header);
     bytes
 }
-
-#[cfg(test)]
-mod tests;

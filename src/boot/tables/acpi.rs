@@ -11,7 +11,7 @@ use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::sdt::Sdt;
 
 use super::{SCI_IRQ, checksum, dsdt, low_32, madt};
-use crate::config::Topology;
+use crate::config::{ComPort, Topology};
 use crate::devices::acpi_pm::{PM_TIMER, PM1A_CNT, PM1A_EVT};
 use crate::exit::Gpa;
 
@@ -49,10 +49,10 @@ const NO_VGA: u16 = 1 << 2;
 const HYPERVISOR: [u8; 8] = *b"minivmm\0";
 
 /// All ACPI tables, to be at `rsdp`, with the RSDP first.
-pub(super) fn tables(rsdp: Gpa, topology: Topology) -> Vec<u8> {
+pub(super) fn tables(rsdp: Gpa, topology: Topology, ports: &[ComPort]) -> Vec<u8> {
     let mut area = Area { start: rsdp.0, bytes: vec![0; RSDP_LEN] };
     let facs = area.put(FACS_ALIGN, &bytes_of(&FACS::new()));
-    let dsdt = area.put(ALIGN, &table(*b"DSDT", dsdt::REVISION, &dsdt::body(topology)));
+    let dsdt = area.put(ALIGN, &table(*b"DSDT", dsdt::REVISION, &dsdt::body(topology, ports)));
     let fadt = area.put(ALIGN, &bytes_of(&fadt(facs, dsdt).finalize()));
     let madt = area.put(ALIGN, &table(*b"APIC", madt::REVISION, &madt::body(topology)));
     let entries = [fadt, madt];

@@ -4,12 +4,20 @@
 use acpi_tables::Aml;
 use acpi_tables::aml::{Device, EISAName, IO, Interrupt, Name, Package, ResourceTemplate, ZERO};
 
-use crate::config::Topology;
+use super::low_16;
+use crate::config::{ComPort, Topology};
+use crate::devices::i8042::KEYBOARD_IRQ;
+use crate::devices::rtc::RTC_IRQ;
+use crate::devices::{COM1_BASE, COM1_IRQ, com_place};
 
 /// Integers have 64 bits since revision 2.
 pub(super) const REVISION: u8 = 2;
 
-/// A device on the ISA bus.
+/// A serial port's Plug and Play id, and its registers.
+const UART: &str = "PNP0501";
+const UART_LEN: u8 = 8;
+
+/// A device on the ISA bus, the only one of its kind.
 struct IsaDevice {
     name: &'static str,
     /// Its Plug and Play id.
@@ -17,21 +25,26 @@ struct IsaDevice {
     /// Its first ports, and how many.
     ports: &'static [(u16, u8)],
     /// Its interrupt, edge-triggered and active high.
-    irq: Option<u8>,
+    irq: Option<u32>,
 }
 
-/// What is there. The keyboard controller, which the FADT tells of, has no keyboard to be listed.
+/// What is always there besides the serial ports.
 const DEVICES: [IsaDevice; 4] = [
     IsaDevice { name: "PIC_", hid: "PNP0000", ports: &[(0x20, 2), (0xa0, 2)], irq: None },
     IsaDevice { name: "PIT_", hid: "PNP0100", ports: &[(0x40, 4)], irq: Some(0) },
-    IsaDevice { name: "RTC_", hid: "PNP0B00", ports: &[(0x70, 2)], irq: None },
-    IsaDevice { name: "COM1", hid: "PNP0501", ports: &[(0x3f8, 8)], irq: Some(4) },
+    IsaDevice { name: "RTC_", hid: "PNP0B00", ports: &[(0x70, 2)], irq: Some(RTC_IRQ) },
+    IsaDevice {
+        name: "KBD_",
+        hid: "PNP0303",
+        ports: &[(0x60, 1), (0x64, 1)],
+        irq: Some(KEYBOARD_IRQ),
+    },
 ];
 
-/// The definition block: `\_S5` and `\_SB`.
-pub(super) fn body(topology: Topology) -> Vec<u8> {
+/// The definition block: `\_S5` and `\_SB`, with COM1 and these serial ports.
+pub(super) fn body(topology: Topology, ports: &[ComPort]) -> Vec<u8> {
     let mut body = Vec::new();
-    // The sleep types for PM1a_CNT and PM1b_CNT, which `devices/power.rs` does not look at, and
+    // The sleep types for PM1a_CNT and PM1b_CNT, which `devices/acpi_pm.rs` does not look at, and
     // two reserved elements (section 7.4.2.6).
     let soft_off = Package::new(vec![&ZERO, &ZERO, &ZERO, &ZERO]);
     Name::new("_S5_".into(), &soft_off).to_aml_bytes(&mut body);
@@ -39,8 +52,17 @@ pub(super) fn body(topology: Topology) -> Vec<u8> {
     for (vcpu, _) in topology.apic_ids() {
         processor(vcpu.0, &mut system_bus);
     }
-    for device in &DEVICES {
-        isa_device(device, &mut system_bus);
+    for IsaDevice { name, hid, ports, irq } in &DEVICES {
+        isa_device((name, hid, 1), ports, *irq, &mut system_bus);
+    }
+    serial_port("COM1", 1, (COM1_BASE, COM1_IRQ), &mut system_bus);
+    for port in ports {
+        let (name, uid) = match port {
+            ComPort::Com2 => ("COM2", 2),
+            ComPort::Com3 => ("COM3", 3),
+            ComPort::Com4 => ("COM4", 4),
+        };
+        serial_port(name, uid, com_place(*port), &mut system_bus);
     }
     body.extend(acpi_tables::aml::Scope::raw("\\_SB_".into(), system_bus));
     body
@@ -55,14 +77,23 @@ fn processor(uid: u32, out: &mut Vec<u8>) {
     Device::new(name.as_str().into(), vec![&hid, &unique]).to_aml_bytes(out);
 }
 
-fn isa_device(device: &IsaDevice, out: &mut Vec<u8>) {
-    let ports: Vec<_> =
-        device.ports.iter().map(|(first, len)| IO::new(*first, *first, 1, *len)).collect();
-    let irq = device.irq.map(|irq| Interrupt::new(true, true, false, false, irq.into()));
+fn serial_port(name: &str, uid: u8, (base, irq): (u64, u32), out: &mut Vec<u8>) {
+    isa_device((name, UART, uid), &[(low_16(base), UART_LEN)], Some(irq), out);
+}
+
+/// A device by its name, its Plug and Play id and its number, with its ports and interrupt.
+fn isa_device(
+    (name, hid, uid): (&str, &str, u8),
+    ports: &[(u16, u8)],
+    irq: Option<u32>,
+    out: &mut Vec<u8>,
+) {
+    let ports: Vec<_> = ports.iter().map(|(first, len)| IO::new(*first, *first, 1, *len)).collect();
+    let irq = irq.map(|irq| Interrupt::new(true, true, false, false, irq));
     let mut resources: Vec<&dyn Aml> = ports.iter().map(|ports| ports as &dyn Aml).collect();
     resources.extend(irq.as_ref().map(|irq| irq as &dyn Aml));
-    let hid = Name::new("_HID".into(), &EISAName::new(device.hid));
-    let unique = Name::new("_UID".into(), &1_u8);
+    let hid = Name::new("_HID".into(), &EISAName::new(hid));
+    let unique = Name::new("_UID".into(), &uid);
     let current = Name::new("_CRS".into(), &ResourceTemplate::new(resources));
-    Device::new(device.name.into(), vec![&hid, &unique, &current]).to_aml_bytes(out);
+    Device::new(name.into(), vec![&hid, &unique, &current]).to_aml_bytes(out);
 }

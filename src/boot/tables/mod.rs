@@ -17,7 +17,7 @@ use std::ops::Range;
 
 use thiserror::Error;
 
-use crate::config::Topology;
+use crate::config::{ComPort, Topology};
 use crate::exit::Gpa;
 use crate::memory::{GuestMemory, MemoryError, RSDP, RamLayout, TABLES};
 
@@ -71,12 +71,12 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// The tables of a machine with this RAM and these vCPUs.
+    /// The tables of a machine with these vCPUs, with these serial ports besides COM1, and this RAM.
     ///
     /// # Errors
     ///
     /// If there is no RAM for them, or too little.
-    pub fn new(topology: Topology, ram: RamLayout) -> Result<Self, TablesError> {
+    pub fn new(topology: Topology, ports: &[ComPort], ram: RamLayout) -> Result<Self, TablesError> {
         if !ram.contains(Gpa(TABLES.start), TABLES.end - TABLES.start) {
             return Err(TablesError::NoRam { ram });
         }
@@ -84,7 +84,7 @@ impl Tables {
         if vcpus > MAX_VCPUS {
             return Err(TablesError::TooManyVcpus { vcpus });
         }
-        Ok(Self { acpi: acpi::tables(RSDP, topology), mp: mp::table(MP_POINTER, topology) })
+        Ok(Self { acpi: acpi::tables(RSDP, topology, ports), mp: mp::table(MP_POINTER, topology) })
     }
 
     /// Writes them to guest memory; gives the addresses.
@@ -105,6 +105,12 @@ impl Tables {
 fn low_32(address: u64) -> u32 {
     let [a, b, c, d, ..] = address.to_le_bytes();
     u32::from_le_bytes([a, b, c, d])
+}
+
+/// A port, which is never above 0xffff.
+fn low_16(port: u64) -> u16 {
+    let [a, b, ..] = port.to_le_bytes();
+    u16::from_le_bytes([a, b])
 }
 
 /// What makes the sum of `bytes` and itself 0, which is how firmware tables are checked.

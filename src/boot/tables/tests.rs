@@ -7,14 +7,19 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{ApicId, MemorySize};
+use crate::devices::acpi_pm;
 
 /// Guest memory from 0xe0000 to 1 MiB.
 struct Bios(Vec<u8>);
 
 impl Bios {
     fn of(topology: &str) -> Self {
+        Self::with_ports(topology, &[])
+    }
+
+    fn with_ports(topology: &str, ports: &[ComPort]) -> Self {
         let memory = GuestMemory::new(MemorySize::from_bytes(1 << 20).unwrap(), &[]).unwrap();
-        let tables = Tables::new(topology.parse().unwrap(), memory.layout()).unwrap();
+        let tables = Tables::new(topology.parse().unwrap(), ports, memory.layout()).unwrap();
         let written = tables.write(&memory).unwrap();
         let mut bytes = vec![0; 0x2_0000];
         memory.read_slice(Gpa(0xe_0000), &mut bytes).unwrap();
@@ -121,6 +126,7 @@ fn the_fadt_has_the_fixed_hardware() {
     let bios = Bios::of("1:1:1");
     let fadt = bios.acpi(b"FACP");
     let field = |at: usize, len: usize| number(&fadt[at..at + len]);
+    assert_eq!(u32::from(SCI_IRQ), acpi_pm::SCI);
     assert_eq!((fadt.len(), fadt[8], fadt[131]), (276, 6, 5), "ACPI 6.5's");
     // SCI, SMI_CMD and what would be written there.
     assert_eq!([field(46, 2), field(48, 4), field(52, 4)], [9, 0, 0]);
@@ -188,7 +194,10 @@ fn package(bytes: &[u8]) -> (&[u8], &[u8]) {
 #[test]
 fn the_dsdt_has_com1_and_other_devices_of_a_pc() {
     let devices = devices(&Bios::of("1:1:1"));
-    assert_eq!(devices.keys().collect::<Vec<_>>(), ["C000", "COM1", "PIC_", "PIT_", "RTC_"]);
+    assert_eq!(
+        devices.keys().collect::<Vec<_>>(),
+        ["C000", "COM1", "KBD_", "PIC_", "PIT_", "RTC_"]
+    );
     let com1 = &devices["COM1"];
     // Name (_HID, EisaId ("PNP0501")), Name (_UID, 1), Name (_CRS, Buffer
     let com1 = com1.strip_prefix(b"\x08_HID\x0c\x41\xd0\x05\x01\x08_UID\x01\x08_CRS\x11").unwrap();
@@ -204,9 +213,27 @@ fn the_dsdt_has_com1_and_other_devices_of_a_pc() {
     };
     assert!(has("PIC_", b"\x47\x01\x20\x00\x20\x00\x01\x02\x47\x01\xa0\x00\xa0\x00\x01\x02"));
     assert!(has("PIT_", b"\x47\x01\x40\x00\x40\x00\x01\x04\x89\x06\x00\x03\x01\0\0\0\0"));
-    assert!(
-        has("RTC_", b"\x0c\x41\xd0\x0b\x00") && has("RTC_", b"\x47\x01\x70\x00\x70\x00\x01\x02")
-    );
+    assert!(has("RTC_", b"\x0c\x41\xd0\x0b\x00"));
+    assert!(has("RTC_", b"\x47\x01\x70\x00\x70\x00\x01\x02\x89\x06\x00\x03\x01\x08\0\0\0"));
+    assert!(has("KBD_", b"\x0c\x41\xd0\x03\x03"));
+    assert!(has("KBD_", b"\x47\x01\x60\x00\x60\x00\x01\x01\x47\x01\x64\x00\x64\x00\x01\x01"));
+    assert!(has("KBD_", b"\x89\x06\x00\x03\x01\x01\0\0\0"));
+}
+
+#[test]
+fn serial_ports_are_listed_if_they_are_there() {
+    let devices = devices(&Bios::with_ports("1:1:1", &[ComPort::Com2, ComPort::Com4]));
+    let com: Vec<_> = devices.keys().filter(|name| name.starts_with("COM")).collect();
+    assert_eq!(com, ["COM1", "COM2", "COM4"]);
+    let has = |device: &str, uid: u8, base: u16, irq: u8| {
+        let [low, high] = base.to_le_bytes();
+        let [id, crs] = [
+            &[0x08, b'_', b'U', b'I', b'D', 0x0a, uid][..],
+            &[0x47, 1, low, high, low, high, 1, 8, 0x89, 6, 0, 3, 1, irq, 0, 0, 0],
+        ];
+        [id, crs].iter().all(|part| devices[device].windows(part.len()).any(|at| at == *part))
+    };
+    assert!(has("COM2", 2, 0x2f8, 3) && has("COM4", 4, 0x2e8, 3));
 }
 
 /// What the MADT and the DSDT say of the processors: UID and APIC id of each.
@@ -306,12 +333,12 @@ fn the_mp_table_has_the_wiring_of_an_isa_pc() {
 fn tables_need_memory_and_have_room_for_some_vcpus() {
     let layout = |bytes| RamLayout::new(MemorySize::from_bytes(bytes).unwrap());
     let error = |topology: &str, bytes| {
-        Tables::new(topology.parse().unwrap(), layout(bytes)).unwrap_err().to_string()
+        Tables::new(topology.parse().unwrap(), &[], layout(bytes)).unwrap_err().to_string()
     };
     assert_eq!(
-        error("1:1:1", (1 << 20) - 4096),
-        "a machine with interrupt controllers has tables at 0xe0000-0xfffff that describe it, and \
-         they are outside the 1020 KiB of memory (0x0-0xfefff)"
+        error("1:1:1", 0xf_d000),
+        "a machine with interrupt controllers has tables at 0xe0000-0xfdfff that describe it, and \
+         they are outside the 1012 KiB of memory (0x0-0xfcfff)"
     );
     assert_eq!(
         error("1:1281:1", 1 << 20),
