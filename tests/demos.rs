@@ -430,7 +430,7 @@ mod truth {
         if !require_kvm() {
             return;
         }
-        let run = run_code(code, "--mode long");
+        let run = run_code(code, "--mode long --no-assist");
         if run.code != INTERNAL_ERROR {
             return elsewhere(run);
         }
