@@ -21,6 +21,7 @@ use crate::console::{ConsoleOutput, Output, OutputReport};
 use crate::devices::DeviceSet;
 use crate::devices::queue::DeviceQueue;
 use crate::devices::setup::DeviceSetup;
+use crate::devices::split_irqchip::SplitIrqChip;
 use crate::devices::thread::{DeviceControl, DeviceThread};
 use crate::events::{self, Event, EventReceiver, EventSender};
 use crate::exit::VcpuId;
@@ -32,9 +33,10 @@ use crate::report::VmReport;
 use crate::trace::record::Source;
 use crate::trace::tracer::{RecorderMaker, TraceEvent, Tracer};
 use crate::vcpu::handle::vcpu_life;
+use crate::vcpu::intr::IntrPin;
 use crate::vcpu::registers::Registers;
 use crate::vcpu::repeat::{Repeat, RepeatSetup};
-use crate::vcpu::rounds::Rounds;
+use crate::vcpu::rounds::{BOOT_VCPU, Rounds};
 use crate::vcpu::shared::{Shared, VcpuSeat};
 use crate::vcpu::state::{Gate, VcpuControl};
 use crate::vcpu::{BuildVcpu, VcpuEnd, VcpuError};
@@ -164,19 +166,31 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         repeat: Option<Repeat>,
     ) -> Result<Self, VmmError> {
         let (sender, events) = events::channel().map_err(VmmError::Events)?;
-        let mut line = |irq| tracer.irq_line(irq, builder.irq_line(irq));
-        let devices = DeviceSet::new(devices, &mut line)?;
-        let posting = devices.post_policy();
         let vcpus: Vec<_> = (0..vcpus.get()).map(|id| Vcpu::new(cpu_for(VcpuId(id)))).collect();
+        let controls: Vec<_> = vcpus.iter().map(|vcpu| Arc::clone(&vcpu.control)).collect();
+        let irqchip = builder.local_apics().map(|apics| {
+            let intr = IntrPin::of(Arc::clone(&controls[BOOT_VCPU.index()]));
+            Arc::new(SplitIrqChip::new(apics, intr))
+        });
+        let mut line = |irq| {
+            let line = match &irqchip {
+                Some(irqchip) => irqchip.line(irq),
+                None => builder.irq_line(irq),
+            };
+            tracer.irq_line(irq, line)
+        };
+        let devices =
+            DeviceSet::new(DeviceSetup { irqchip: irqchip.clone(), ..devices }, &mut line)?;
+        let posting = devices.post_policy();
         let queue = DeviceQueue::new(devices, QUEUE_CAPACITY);
         kick::install_handler();
-        let controls: Vec<_> = vcpus.iter().map(|vcpu| Arc::clone(&vcpu.control)).collect();
         Ok(Self {
             shared: Arc::new(Shared {
                 queue,
                 posting,
                 rounds: Rounds::new(controls.iter().cloned()),
                 controls,
+                irqchip,
                 repeat,
                 exit: Gate::new(),
                 builder,

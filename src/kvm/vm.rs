@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use crate::boot::{self, BootError, BootedGuest, EntryPlan, Platform};
 use crate::config::{Assist, IrqChip, StartVcpus, VmConfig};
+use crate::devices::split_irqchip::LocalApics;
 use crate::exit::{Gpa, VcpuId};
 use crate::irq::IrqLine;
 use crate::kvm::assist::{Assistance, WrittenPages};
@@ -20,6 +21,7 @@ use crate::kvm::first_state::MsrList;
 pub use crate::kvm::host::{KVM_DEVICE, KvmError};
 use crate::kvm::host::{check_memory, check_vcpus, failed, name_of, open};
 use crate::kvm::irqchip::{self, FirstIrqChip, FirstLapic, IrqChipError};
+use crate::kvm::local_apics::KvmLocalApics;
 use crate::kvm::run_map::RunMap;
 use crate::kvm::stats::{self, KvmStats};
 use crate::kvm::tsc;
@@ -239,6 +241,11 @@ impl BuildVcpu for KvmVm {
 
     fn irq_line(&self, gsi: u32) -> Box<dyn IrqLine> {
         irqchip::line(&self.machine, self.platform.irqchip, gsi)
+    }
+
+    fn local_apics(&self) -> Option<Box<dyn LocalApics>> {
+        (self.platform.irqchip == IrqChip::Split)
+            .then(|| -> Box<dyn LocalApics> { Box::new(KvmLocalApics::of(&self.machine)) })
     }
 
     fn starts_alone(&self) -> bool {

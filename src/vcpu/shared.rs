@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::devices::queue::DeviceQueue;
+use crate::devices::split_irqchip::SplitIrqChip;
 use crate::devices::{DeviceSet, PostPolicy};
 use crate::events::EventSender;
 use crate::exit::VcpuId;
@@ -20,6 +21,8 @@ pub struct Shared<B> {
     pub posting: PostPolicy,
     /// What other threads may ask of each vCPU, by index.
     pub controls: Vec<Arc<VcpuControl>>,
+    /// The interrupt controllers that are not in the kernel.
+    pub irqchip: Option<Arc<SplitIrqChip>>,
     /// Where the vCPUs wait for the start, and between iterations.
     pub rounds: Rounds<RoundEnd>,
     /// How the guest is run again and again, if it is.
