@@ -193,7 +193,7 @@ impl Counter {
     pub fn advance(&mut self, now: u64) {
         if let Some(load) = self.load.filter(|load| load.at <= now) {
             self.count_to(load.at);
-            self.load_count(load);
+            self.change(|counter| counter.load_count(load));
         }
         self.count_to(now);
     }
@@ -243,7 +243,12 @@ impl Counter {
             return now;
         }
         let mut then = *self;
-        then.load_count(load);
+        then.count_to(load.at);
+        then.rises = 0;
+        then.change(|counter| counter.load_count(load));
+        if then.rises > 0 {
+            return Some(load.at);
+        }
         then.run.and_then(|run| next(&run, load.at))
     }
 
