@@ -21,7 +21,6 @@ use crate::console::{ConsoleOutput, Output, OutputReport};
 use crate::devices::DeviceSet;
 use crate::devices::queue::DeviceQueue;
 use crate::devices::setup::DeviceSetup;
-use crate::devices::split_irqchip::SplitIrqChip;
 use crate::devices::thread::{DeviceControl, DeviceThread};
 use crate::events::{self, Event, EventReceiver, EventSender};
 use crate::exit::VcpuId;
@@ -33,7 +32,7 @@ use crate::report::VmReport;
 use crate::trace::record::Source;
 use crate::trace::tracer::{RecorderMaker, TraceEvent, Tracer};
 use crate::vcpu::handle::vcpu_life;
-use crate::vcpu::intr::IntrPin;
+use crate::vcpu::intr::SplitInterrupts;
 use crate::vcpu::registers::Registers;
 use crate::vcpu::repeat::{Repeat, RepeatSetup};
 use crate::vcpu::rounds::{BOOT_VCPU, Rounds};
@@ -168,10 +167,10 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         let (sender, events) = events::channel().map_err(VmmError::Events)?;
         let vcpus: Vec<_> = (0..vcpus.get()).map(|id| Vcpu::new(cpu_for(VcpuId(id)))).collect();
         let controls: Vec<_> = vcpus.iter().map(|vcpu| Arc::clone(&vcpu.control)).collect();
-        let irqchip = builder.local_apics().map(|apics| {
-            let intr = IntrPin::of(Arc::clone(&controls[BOOT_VCPU.index()]));
-            Arc::new(SplitIrqChip::new(apics, intr))
-        });
+        let interrupts = builder
+            .local_apics()
+            .map(|apics| SplitInterrupts::new(apics, Arc::clone(&controls[BOOT_VCPU.index()])));
+        let irqchip = interrupts.as_ref().map(|interrupts| Arc::clone(&interrupts.irqchip));
         let mut line = |irq| {
             let line = match &irqchip {
                 Some(irqchip) => irqchip.line(irq),
@@ -190,7 +189,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
                 posting,
                 rounds: Rounds::new(controls.iter().cloned()),
                 controls,
-                irqchip,
+                interrupts,
                 repeat,
                 exit: Gate::new(),
                 builder,

@@ -8,6 +8,8 @@
 //! its remote IRR (which is how Linux ends an interrupt at an IOAPIC of this version), and ExtINT
 //! messages reach nobody.
 
+use crate::irq::Message;
+
 /// Where it is on every PC (section 3.0).
 pub const IOAPIC_BASE: u64 = 0xfec0_0000;
 /// The page that it answers in.
@@ -44,15 +46,6 @@ mod entry {
         VECTOR | DELIVERY_MODE | LOGICAL | 1 << 13 | LEVEL | MASKED | DESTINATION;
 }
 
-/// An interrupt message, in the form of an MSI (Intel SDM vol. 3, section 12.11).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Message {
-    /// Where to: the destination in bits 12 to 19, its mode in bit 2.
-    pub address: u32,
-    /// What: the vector, the delivery mode, whether it was a level.
-    pub data: u32,
-}
-
 /// Parts of a [`Message`].
 mod message {
     pub const ADDRESS: u32 = 0xfee0_0000;
@@ -62,18 +55,15 @@ mod message {
     pub const LEVEL: u32 = 1 << 15;
 }
 
-impl Message {
-    fn of_entry(bits: u64) -> Self {
-        let [vector, mode, .., destination] = bits.to_le_bytes();
-        let has = |bit| bits & bit != 0;
-        let logical = if has(entry::LOGICAL) { message::LOGICAL } else { 0 };
-        let level = if has(entry::LEVEL) { message::LEVEL } else { 0 };
-        Self {
-            address: message::ADDRESS
-                | u32::from(destination) << message::DESTINATION_SHIFT
-                | logical,
-            data: u32::from(vector) | u32::from(mode & 7) << 8 | message::ASSERT | level,
-        }
+/// The message of an entry.
+fn message_of(bits: u64) -> Message {
+    let [vector, mode, .., destination] = bits.to_le_bytes();
+    let has = |bit| bits & bit != 0;
+    let logical = if has(entry::LOGICAL) { message::LOGICAL } else { 0 };
+    let level = if has(entry::LEVEL) { message::LEVEL } else { 0 };
+    Message {
+        address: message::ADDRESS | u32::from(destination) << message::DESTINATION_SHIFT | logical,
+        data: u32::from(vector) | u32::from(mode & 7) << 8 | message::ASSERT | level,
     }
 }
 
@@ -215,7 +205,7 @@ impl IoApic {
         if *bits & (entry::MASKED | entry::REMOTE_IRR) != 0 {
             return;
         }
-        let taken = send(Message::of_entry(*bits));
+        let taken = send(message_of(*bits));
         if taken && *bits & entry::LEVEL != 0 {
             *bits |= entry::REMOTE_IRR;
         }
@@ -229,7 +219,7 @@ impl Default for IoApic {
 }
 
 fn level_message(bits: u64) -> Option<Message> {
-    (bits & entry::LEVEL != 0).then(|| Message::of_entry(bits))
+    (bits & entry::LEVEL != 0).then(|| message_of(bits))
 }
 
 /// The lower and the upper 32 bits.

@@ -7,15 +7,13 @@
 //! then `chips`, then the kicker of the boot vCPU; nobody takes another lock or waits with `chips`
 //! held, so that it is as good as free.
 
-use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::devices::ioapic::{IoApic, Message, PINS, Written};
+use crate::devices::ioapic::{IoApic, PINS, Written};
 use crate::devices::pic8259::{Chip, PicPair, Register};
-use crate::irq::IrqLine;
-use crate::vcpu::intr::IntrPin;
+use crate::irq::{IrqLine, LocalApics, Pin};
 
 /// Where the master's two registers are, the slave's, and the two ELCRs.
 pub const PIC_PORTS: [u64; 3] = [0x20, 0xa0, 0x4d0];
@@ -31,21 +29,10 @@ const INTR_PIN: usize = 0;
 const PIC_LINES: u32 = 16;
 const CASCADE_LINE: u32 = 2;
 
-/// The local APICs, which are not here.
-pub trait LocalApics: fmt::Debug + Send {
-    /// Sends a message to those whom it addresses; whether any took it.
-    fn send(&mut self, message: Message) -> bool;
-
-    /// From now on the ends of the interrupts that these messages make, one for each pin, are
-    /// reported: as [`IoapicEoi`](crate::exit::VmExit::IoapicEoi), by the vCPU that was interrupted.
-    fn report_ends(&mut self, messages: &[Option<Message>; PINS]);
-}
-
 /// See the module's text.
 #[derive(Debug)]
 pub struct SplitIrqChip {
     chips: Mutex<Chips>,
-    intr: IntrPin,
 }
 
 #[derive(Debug)]
@@ -53,6 +40,7 @@ struct Chips {
     pics: PicPair,
     ioapic: IoApic,
     apics: Box<dyn LocalApics>,
+    intr: Pin,
 }
 
 impl Chips {
@@ -75,20 +63,15 @@ impl Chips {
 }
 
 impl SplitIrqChip {
-    /// Controllers after a reset, which lead to `apics` and to the INTR of the boot vCPU.
-    pub fn new(apics: Box<dyn LocalApics>, intr: IntrPin) -> Self {
-        let chips = Chips { pics: PicPair::default(), ioapic: IoApic::new(), apics };
-        Self { chips: Mutex::new(chips), intr }
+    /// Controllers after a reset, which lead to `apics` and to `intr`, the boot vCPU's pin.
+    pub fn new(apics: Box<dyn LocalApics>, intr: Box<dyn IrqLine>) -> Self {
+        let (pics, ioapic) = (PicPair::default(), IoApic::new());
+        Self { chips: Mutex::new(Chips { pics, ioapic, apics, intr: Pin::new(intr) }) }
     }
 
     /// The line of interrupt `gsi`.
     pub fn line(self: &Arc<Self>, gsi: u32) -> Box<dyn IrqLine> {
         Box::new(Line { irqchip: Arc::clone(self), gsi })
-    }
-
-    /// The INTR pin of the boot vCPU.
-    pub fn intr(&self) -> &IntrPin {
-        &self.intr
     }
 
     /// Changes something and has INTR follow.
@@ -98,7 +81,7 @@ impl SplitIrqChip {
         let high = chips.pics.intr();
         chips.set_pin(INTR_PIN, high);
         // With the lock held, so that the levels arrive in the order in which they came about.
-        self.intr.set_level(high);
+        chips.intr.set(high);
         result
     }
 

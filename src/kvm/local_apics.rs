@@ -14,8 +14,7 @@ use kvm_bindings::{
     kvm_irq_routing_msi, kvm_msi,
 };
 
-use crate::devices::ioapic::{Message, PINS};
-use crate::devices::split_irqchip::LocalApics;
+use crate::irq::{LocalApics, Message};
 use crate::kvm::vm::Machine;
 
 /// See the module's text.
@@ -38,7 +37,7 @@ impl LocalApics for KvmLocalApics {
         self.machine.vm.signal_msi(msi).is_ok_and(|taken| taken > 0)
     }
 
-    fn report_ends(&mut self, messages: &[Option<Message>; PINS]) {
+    fn report_ends(&mut self, messages: &[Option<Message>]) {
         let routes: Vec<_> =
             (0..).zip(messages).filter_map(|(gsi, m)| Some(route(gsi, (*m)?))).collect();
         let set = KvmIrqRouting::from_entries(&routes).map_err(|error| error.to_string()).and_then(

@@ -11,9 +11,8 @@ use parking_lot::Mutex;
 
 use crate::boot::{self, BootError, BootedGuest, EntryPlan, Platform};
 use crate::config::{Assist, IrqChip, StartVcpus, VmConfig};
-use crate::devices::split_irqchip::LocalApics;
 use crate::exit::{Gpa, VcpuId};
-use crate::irq::IrqLine;
+use crate::irq::{IrqLine, LocalApics};
 use crate::kvm::assist::{Assistance, WrittenPages};
 use crate::kvm::cpuid;
 use crate::kvm::entry::{apply_sregs, to_kvm_regs};

@@ -11,8 +11,37 @@
 use std::sync::OnceLock;
 use std::thread::{self, ThreadId};
 
+use crate::devices::split_irqchip::SplitIrqChip;
+use crate::irq::{IrqLine, LocalApics};
 use crate::sync::{Arc, AtomicBool, Ordering};
 use crate::vcpu::state::VcpuControl;
+
+/// Interrupt controllers that are not in the kernel, and the pin that they drive.
+#[derive(Clone, Debug)]
+pub struct SplitInterrupts {
+    /// The controllers.
+    pub irqchip: Arc<SplitIrqChip>,
+    /// INTR of the boot vCPU.
+    pub intr: Arc<IntrPin>,
+}
+
+impl SplitInterrupts {
+    /// Controllers that lead to `apics`, and to the boot vCPU, whose control this is.
+    pub fn new(apics: Box<dyn LocalApics>, boot_vcpu: Arc<VcpuControl>) -> Self {
+        let intr = Arc::new(IntrPin::of(boot_vcpu));
+        let line = Box::new(IntrLine(Arc::clone(&intr)));
+        Self { irqchip: Arc::new(SplitIrqChip::new(apics, line)), intr }
+    }
+}
+
+#[derive(Debug)]
+struct IntrLine(Arc<IntrPin>);
+
+impl IrqLine for IntrLine {
+    fn set_level(&mut self, high: bool) {
+        self.0.set_level(high);
+    }
+}
 
 /// See the module's text.
 #[derive(Debug)]

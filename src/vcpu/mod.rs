@@ -21,9 +21,8 @@ use std::io;
 
 use crate::assist::Completed;
 use crate::devices::GuestEnd;
-use crate::devices::split_irqchip::LocalApics;
 use crate::exit::{InsnBytes, VcpuId, VmExit};
-use crate::irq::{IrqLine, NullIrq};
+use crate::irq::{IrqLine, LocalApics, NullIrq};
 use crate::trace::clock::Counter;
 use registers::Registers;
 

@@ -2,14 +2,12 @@
 //! vCPU's own thread; generic over [`VcpuRun`], so that tests run it without KVM.
 
 use std::io;
-use std::sync::Arc;
 use std::thread;
 
 use log::{Level, log_enabled, trace, warn};
 
 use crate::devices::post_code::{POST_PORT, PostCode};
 use crate::devices::queue::{Closed, DeviceQueue};
-use crate::devices::split_irqchip::SplitIrqChip;
 use crate::devices::watch::Watch;
 use crate::devices::{DeviceSet, GuestEnd, PostPolicy, Reply};
 use crate::exit::{Access, AddressSpace, Direction, InsnBytes, PioAddr, PioExit, VcpuId, VmExit};
@@ -18,6 +16,7 @@ use crate::stress::ports::{Effect, Reported, StressPorts};
 use crate::trace::record::{Event, ExitEvent, Handling, MarkerName, Record, Source, saturate};
 use crate::trace::recorder::Recorder;
 use crate::trace::tracer::VcpuTracing;
+use crate::vcpu::intr::SplitInterrupts;
 use crate::vcpu::pace::{Next, Pace};
 use crate::vcpu::rounds::BOOT_VCPU;
 use crate::vcpu::state::VcpuControl;
@@ -51,7 +50,7 @@ pub struct Runner<'a, V> {
     ports: StressPorts,
     pace: Option<Pace<'a>>,
     /// The interrupt controllers that are not in the kernel.
-    irqchip: Option<Arc<SplitIrqChip>>,
+    interrupts: Option<SplitInterrupts>,
     /// The number of the next exit.
     sequence: u64,
 }
@@ -93,7 +92,7 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
             recorder,
             ports,
             pace: None,
-            irqchip: None,
+            interrupts: None,
             sequence: 0,
         }
     }
@@ -105,13 +104,13 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
 
     /// Has it serve these interrupt controllers, and their INTR if its vCPU is the boot vCPU. To be
     /// called on the vCPU's thread.
-    pub fn set_irqchip(&mut self, irqchip: Option<Arc<SplitIrqChip>>) {
-        if let Some(irqchip) = &irqchip
+    pub fn set_interrupts(&mut self, interrupts: Option<SplitInterrupts>) {
+        if let Some(interrupts) = &interrupts
             && self.id == BOOT_VCPU
         {
-            irqchip.intr().adopt();
+            interrupts.intr.adopt();
         }
-        self.irqchip = irqchip;
+        self.interrupts = interrupts;
     }
 
     /// An iteration begins.
@@ -206,16 +205,18 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
     /// Has the guest take the interrupt that INTR asks for, now if it can, or else as soon as it can.
     /// Right before the entry: the invariant is in `intr.rs`.
     fn take_interrupt(&mut self) -> io::Result<()> {
-        let Some(irqchip) = self.irqchip.as_ref().filter(|_| self.id == BOOT_VCPU) else {
+        let Some(SplitInterrupts { irqchip, intr }) =
+            self.interrupts.as_ref().filter(|_| self.id == BOOT_VCPU)
+        else {
             return Ok(());
         };
-        if irqchip.intr().is_high()
+        if intr.is_high()
             && self.vcpu.can_be_interrupted()
             && let Some(vector) = irqchip.acknowledge()
         {
             self.vcpu.interrupt(vector)?;
         }
-        self.vcpu.request_window(irqchip.intr().is_high());
+        self.vcpu.request_window(intr.is_high());
         Ok(())
     }
 
@@ -324,8 +325,8 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
                 self.access_each(access)
             }
             VmExit::IoapicEoi { vector } => {
-                if let Some(irqchip) = &self.irqchip {
-                    irqchip.end(vector);
+                if let Some(interrupts) = &self.interrupts {
+                    interrupts.irqchip.end(vector);
                 }
                 Ok(Handling::RunLoop)
             }

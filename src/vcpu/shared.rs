@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use crate::devices::queue::DeviceQueue;
-use crate::devices::split_irqchip::SplitIrqChip;
 use crate::devices::{DeviceSet, PostPolicy};
 use crate::events::EventSender;
 use crate::exit::VcpuId;
 use crate::trace::tracer::VcpuTracing;
+use crate::vcpu::intr::SplitInterrupts;
 use crate::vcpu::repeat::{Repeat, RoundEnd};
 use crate::vcpu::rounds::Rounds;
 use crate::vcpu::state::{Gate, VcpuControl};
@@ -22,7 +22,7 @@ pub struct Shared<B> {
     /// What other threads may ask of each vCPU, by index.
     pub controls: Vec<Arc<VcpuControl>>,
     /// The interrupt controllers that are not in the kernel.
-    pub irqchip: Option<Arc<SplitIrqChip>>,
+    pub interrupts: Option<SplitInterrupts>,
     /// Where the vCPUs wait for the start, and between iterations.
     pub rounds: Rounds<RoundEnd>,
     /// How the guest is run again and again, if it is.

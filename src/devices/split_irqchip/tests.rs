@@ -5,7 +5,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::vcpu::state::VcpuControl;
+use crate::irq::Message;
+use crate::irq::recording::Changes;
 
 /// What the local APICs were told, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,16 +30,23 @@ impl LocalApics for Apics {
         true
     }
 
-    fn report_ends(&mut self, messages: &[Option<Message>; PINS]) {
+    fn report_ends(&mut self, messages: &[Option<Message>]) {
         let pins = (0..).zip(messages).filter_map(|(pin, message)| message.map(|_| pin));
         self.0.lock().push(Told::Ends(pins.collect()));
     }
 }
 
-fn irqchip() -> (Arc<SplitIrqChip>, Apics) {
+/// INTR is line 99 of the changes.
+fn irqchip_with(intr: &Changes) -> (Arc<SplitIrqChip>, Apics) {
     let apics = Apics::default();
-    let intr = IntrPin::of(Arc::new(VcpuControl::new()));
-    (Arc::new(SplitIrqChip::new(Box::new(apics.clone()), intr)), apics)
+    let irqchip = SplitIrqChip::new(Box::new(apics.clone()), intr.line(INTR));
+    (Arc::new(irqchip), apics)
+}
+
+const INTR: u32 = 99;
+
+fn irqchip() -> (Arc<SplitIrqChip>, Apics) {
+    irqchip_with(&Changes::default())
 }
 
 /// Both PICs as firmware sets them up, vectors 0x20 and 0x28, all unmasked.
@@ -103,27 +111,28 @@ fn the_timer_is_input_0_and_pin_2() {
 
 #[test]
 fn intr_follows_the_controllers() {
-    let (irqchip, _) = irqchip();
+    let changes = Changes::default();
+    let (irqchip, _) = irqchip_with(&changes);
     start_pics(&irqchip);
     let mut line = irqchip.line(4);
-    assert!(!irqchip.intr().is_high());
+    assert_eq!(changes.take(), []);
     line.set_level(true);
-    assert!(irqchip.intr().is_high());
+    assert_eq!(changes.take(), [(INTR, true)]);
     irqchip.write_pic(0x21, 0xff);
-    assert!(!irqchip.intr().is_high());
+    assert_eq!(changes.take(), [(INTR, false)]);
     assert_eq!(irqchip.acknowledge(), None, "it came too late");
     irqchip.write_pic(0x21, 0x00);
-    assert!(irqchip.intr().is_high());
+    assert_eq!(changes.take(), [(INTR, true)]);
     assert_eq!(irqchip.acknowledge(), Some(0x24));
-    assert!(!irqchip.intr().is_high());
+    assert_eq!(changes.take(), [(INTR, false)]);
     // A poll takes it, too.
     line.set_level(false);
     irqchip.write_pic(0x20, 0x20);
     line.set_level(true);
     irqchip.write_pic(0x20, 0x0c);
-    assert!(irqchip.intr().is_high());
+    assert_eq!(changes.take(), [(INTR, true)]);
     assert_eq!(irqchip.read_pic(0x20), 0x84);
-    assert!(!irqchip.intr().is_high());
+    assert_eq!(changes.take(), [(INTR, false)]);
 }
 
 #[test]
@@ -154,7 +163,8 @@ fn ends_are_reported_before_the_first_interrupt_is_sent() {
 
 #[test]
 fn a_reset_takes_all_back() {
-    let (irqchip, apics) = irqchip();
+    let changes = Changes::default();
+    let (irqchip, apics) = irqchip_with(&changes);
     start_pics(&irqchip);
     write_entry(&irqchip, 10, 0x8051);
     let mut line = irqchip.line(10);
@@ -163,7 +173,7 @@ fn a_reset_takes_all_back() {
     line.set_level(false);
     irqchip.reset();
     assert_eq!(apics.take(), [Told::Ends(vec![])]);
-    assert!(!irqchip.intr().is_high());
+    assert_eq!(changes.take(), [(INTR, true), (INTR, false)]);
     assert_eq!(irqchip.read_ioapic(0x00), 0);
     line.set_level(true);
     assert_eq!(apics.take(), []);

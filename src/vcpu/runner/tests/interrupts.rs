@@ -6,9 +6,8 @@ use std::mem;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::devices::ioapic::{Message, PINS};
-use crate::devices::split_irqchip::LocalApics;
-use crate::vcpu::intr::IntrPin;
+use crate::devices::split_irqchip::SplitIrqChip;
+use crate::irq::{LocalApics, Message};
 use crate::vcpu::scripted::Offer;
 
 /// Notes the messages.
@@ -21,7 +20,7 @@ impl LocalApics for Apics {
         true
     }
 
-    fn report_ends(&mut self, _: &[Option<Message>; PINS]) {}
+    fn report_ends(&mut self, _: &[Option<Message>]) {}
 }
 
 /// A guest's set-up of the master alone, as ICW1 may have it, with vectors from 0x20.
@@ -42,18 +41,19 @@ fn run_on(
     steps: impl FnOnce(&Arc<SplitIrqChip>) -> Vec<Step>,
 ) -> (Vec<Offer>, Vec<u32>) {
     let apics = Apics::default();
-    let intr = IntrPin::of(Arc::new(VcpuControl::new()));
-    let irqchip = Arc::new(SplitIrqChip::new(Box::new(apics.clone()), intr));
-    let setup = DeviceSetup { irqchip: Some(Arc::clone(&irqchip)), ..DeviceSetup::default() };
+    let boot_vcpu = Arc::new(VcpuControl::new());
+    let interrupts = SplitInterrupts::new(Box::new(apics.clone()), boot_vcpu);
+    let irqchip = &interrupts.irqchip;
+    let setup = DeviceSetup { irqchip: Some(Arc::clone(irqchip)), ..DeviceSetup::default() };
     let devices = DeviceSet::new(setup, &mut |gsi| irqchip.line(gsi)).unwrap();
     let posting = devices.post_policy();
     let queue = DeviceQueue::new(devices, 64);
     let control = VcpuControl::new();
-    let vcpu = ScriptedVcpu::new(steps(&irqchip));
+    let vcpu = ScriptedVcpu::new(steps(irqchip));
     let log = vcpu.log();
     let tracing = Tracer::new(TraceSetup::default(), 1).vcpu_tracing(id);
     let mut runner = Runner::new(id, vcpu, &control, &queue, posting, tracing);
-    runner.set_irqchip(Some(irqchip));
+    runner.set_interrupts(Some(interrupts));
     let end = runner.run();
     assert!(matches!(end, VcpuEnd::Halted), "{end:?}");
     (log.interrupts(), mem::take(&mut apics.0.lock()))
