@@ -1,6 +1,7 @@
 //! The run loop of one vCPU: enter the guest, look at the exit, act on it, again. Runs on the
 //! vCPU's own thread; generic over [`VcpuRun`], so that tests run it without KVM.
 
+use std::io;
 use std::thread;
 
 use log::{Level, log_enabled, trace, warn};
@@ -15,7 +16,9 @@ use crate::stress::ports::{Effect, Reported, StressPorts};
 use crate::trace::record::{Event, ExitEvent, Handling, MarkerName, Record, Source, saturate};
 use crate::trace::recorder::Recorder;
 use crate::trace::tracer::VcpuTracing;
+use crate::vcpu::intr::SplitInterrupts;
 use crate::vcpu::pace::{Next, Pace};
+use crate::vcpu::rounds::BOOT_VCPU;
 use crate::vcpu::state::VcpuControl;
 use crate::vcpu::{VcpuEnd, VcpuError, VcpuRun};
 
@@ -46,6 +49,8 @@ pub struct Runner<'a, V> {
     recorder: Option<Box<Recorder>>,
     ports: StressPorts,
     pace: Option<Pace<'a>>,
+    /// The interrupt controllers that are not in the kernel.
+    interrupts: Option<SplitInterrupts>,
     /// The number of the next exit.
     sequence: u64,
 }
@@ -87,6 +92,7 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
             recorder,
             ports,
             pace: None,
+            interrupts: None,
             sequence: 0,
         }
     }
@@ -94,6 +100,17 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
     /// Has `pace` asked before each entry and after each exit.
     pub fn set_pace(&mut self, pace: Option<Pace<'a>>) {
         self.pace = pace;
+    }
+
+    /// Has it serve these interrupt controllers, and their INTR if its vCPU is the boot vCPU. To be
+    /// called on the vCPU's thread.
+    pub fn set_interrupts(&mut self, interrupts: Option<SplitInterrupts>) {
+        if let Some(interrupts) = &interrupts
+            && self.id == BOOT_VCPU
+        {
+            interrupts.intr.adopt();
+        }
+        self.interrupts = interrupts;
     }
 
     /// An iteration begins.
@@ -158,7 +175,7 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
                 Err(Closed) => return self.end(Stop::Closed, VmExit::Interrupted),
             }
             let entered = self.recorder.now();
-            let exit = match self.vcpu.run() {
+            let exit = match self.take_interrupt().and_then(|()| self.vcpu.run()) {
                 Ok(exit) => exit,
                 Err(error) => {
                     let registers = self.vcpu.registers();
@@ -183,6 +200,24 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
             Next::Help => self.queue.settle(&mut self.recorder, |_| Ok(true)),
             Next::Stop => Ok(false),
         }
+    }
+
+    /// Has the guest take the interrupt that INTR asks for, now if it can, or else as soon as it can.
+    /// Right before the entry: the invariant is in `intr.rs`.
+    fn take_interrupt(&mut self) -> io::Result<()> {
+        let Some(SplitInterrupts { irqchip, intr }) =
+            self.interrupts.as_ref().filter(|_| self.id == BOOT_VCPU)
+        else {
+            return Ok(());
+        };
+        if intr.is_high()
+            && self.vcpu.can_be_interrupted()
+            && let Some(vector) = irqchip.acknowledge()
+        {
+            self.vcpu.interrupt(vector)?;
+        }
+        self.vcpu.request_window(intr.is_high());
+        Ok(())
     }
 
     fn note(&mut self, event: Event) {
@@ -289,7 +324,13 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
                 };
                 self.access_each(access)
             }
-            VmExit::Interrupted | VmExit::SetTpr => Ok(Handling::RunLoop),
+            VmExit::IoapicEoi { vector } => {
+                if let Some(interrupts) = &self.interrupts {
+                    interrupts.irqchip.end(vector);
+                }
+                Ok(Handling::RunLoop)
+            }
+            VmExit::Interrupted | VmExit::IrqWindowOpen | VmExit::SetTpr => Ok(Handling::RunLoop),
             VmExit::InternalError { suberror: EMULATION_FAILED, insn: Some(insn) } => {
                 self.complete_insn(&insn)
             }
