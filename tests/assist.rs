@@ -73,6 +73,16 @@ fn system_instructions_have_their_effects_in_ring_0() {
 }
 
 #[test]
+fn syscall_of_ring_3_leads_to_ring_0() {
+    if !require_kvm() {
+        return;
+    }
+    let (run, _) = run_with_stats("--demo assist-syscall");
+    let run = run.assert_code(0);
+    expectation("assist-syscall").unwrap().output.check(1, &run.stdout).unwrap();
+}
+
+#[test]
 fn without_assistance_a_failure_is_told_as_it_is() {
     if !require_kvm() || !needs_help() {
         return;

@@ -109,6 +109,7 @@ pub const GUESTS: &[Guest] = &[
     guest!(Long, "reset-probe", "look for what an iteration has left for the next"),
     guest!(Long, "assist-check", "instructions in ring 0 against the same in ring 3 (rbp inputs)"),
     guest!(Long, "assist-system", "software interrupts, faults and system instructions in ring 0"),
+    guest!(Long, "assist-syscall", "SYSCALL of ring 3 to a kernel that keeps its pages to itself"),
     guest!(Real, "bench-out", "OUT to the UART rbp times on every vCPU"),
     guest!(Real, "bench-in", "IN from the UART rbp times on every vCPU"),
     guest!(Real, "bench-poll", "poll THRE, then OUT, rbp times on every vCPU"),

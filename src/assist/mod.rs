@@ -21,6 +21,7 @@ mod iret;
 mod segment;
 mod sse;
 mod stop;
+pub mod syscall;
 #[cfg(test)]
 mod testing;
 mod walk;

@@ -11,13 +11,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use kvm_bindings::{
-    CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_msr_entry, kvm_regs,
+    CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP,
+    KVM_GUESTDBG_USE_HW_BP, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_guest_debug, kvm_msr_entry, kvm_regs,
     kvm_sregs, kvm_xsave,
 };
 use kvm_ioctls::VcpuFd;
 use parking_lot::Mutex;
 
 use crate::assist::cpu::{Cpu, Exception, GeneralRegisters, NoMemory, SystemRegisters};
+use crate::assist::{Completed, syscall};
 use crate::boot::state::{Segment, TableRegister};
 use crate::exit::Gpa;
 use crate::kvm::entry::{from_kvm_segment, to_kvm_segment};
@@ -29,6 +31,9 @@ const CR4_PGE: u64 = 1 << 7;
 
 /// DR6.BS: a single step.
 const DR6_SINGLE_STEP: u64 = 1 << 14;
+
+/// DR7: breakpoint 0 is on, for the execution of an instruction; bit 10 is always 1.
+const DR7_BREAKPOINT_0: u64 = 1 << 10 | 1;
 
 /// #DB's vector.
 const DEBUG_EXCEPTION: u8 = 1;
@@ -62,18 +67,80 @@ pub struct Assistance {
     written: Option<Arc<WrittenPages>>,
     /// What KVM_GET_CPUID2 says, once it was asked.
     cpuid: Option<CpuId>,
+    /// Where this vCPU stops, as [`Machine::stop_at`].
+    stop_at: u64,
+    /// It makes a step past there.
+    steps: bool,
 }
 
 impl Assistance {
     /// Assistance with the memory of `machine`; pages that it writes are added to `written`.
     pub fn new(machine: Arc<Machine>, written: Option<Arc<WrittenPages>>) -> Self {
-        Self { machine, written, cpuid: None }
+        Self { machine, written, cpuid: None, stop_at: 0, steps: false }
     }
 
     /// The vCPU `fd`, for one instruction.
     pub fn of<'a>(&'a mut self, fd: &'a VcpuFd) -> KvmCpu<'a> {
         KvmCpu { fd, assistance: self, sregs: None }
     }
+
+    /// After an instruction was completed: KVM emulates ring 0 of this guest, and if the guest uses
+    /// SYSCALL, all vCPUs are to stop at the handler of its page faults. They share that: a vCPU that
+    /// is yet to be started comes out of KVM_RUN when it is, and not again before its first process.
+    ///
+    /// # Errors
+    ///
+    /// The host refuses a call about the vCPU.
+    pub fn find_stop(&mut self, fd: &VcpuFd) -> io::Result<()> {
+        if self.stop_at == 0
+            && let Some(address) = syscall::stop_at(&mut self.of(fd))?
+        {
+            self.machine.stop_at.store(address, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Before KVM_RUN: the vCPU stops where it is to stop.
+    ///
+    /// # Errors
+    ///
+    /// The host refuses the breakpoint.
+    pub fn place_stop(&mut self, fd: &VcpuFd) -> io::Result<()> {
+        let address = self.machine.stop_at.load(Ordering::Relaxed);
+        if address == self.stop_at {
+            return Ok(());
+        }
+        self.stop_at = address;
+        stop(fd, KVM_GUESTDBG_USE_HW_BP, address)
+    }
+
+    /// After KVM_EXIT_DEBUG: completes the SYSCALL for which the vCPU has stopped. If it has for
+    /// another reason, it makes the one step past the breakpoint, which RF does not cover, and then
+    /// has it back.
+    ///
+    /// # Errors
+    ///
+    /// The host refuses a call about the vCPU.
+    pub fn stopped(&mut self, fd: &VcpuFd) -> io::Result<Option<Completed>> {
+        if std::mem::take(&mut self.steps) {
+            stop(fd, KVM_GUESTDBG_USE_HW_BP, self.stop_at)?;
+            return Ok(None);
+        }
+        let completed = syscall::complete(&mut self.of(fd))?;
+        if completed.is_none() {
+            stop(fd, KVM_GUESTDBG_SINGLESTEP, 0)?;
+            self.steps = true;
+        }
+        Ok(completed)
+    }
+}
+
+/// Has KVM stop the vCPU: at an address, or after each instruction.
+fn stop(fd: &VcpuFd, how: u32, address: u64) -> io::Result<()> {
+    let mut debug = kvm_guest_debug { control: KVM_GUESTDBG_ENABLE | how, ..Default::default() };
+    debug.arch.debugreg[0] = address;
+    debug.arch.debugreg[7] = DR7_BREAKPOINT_0;
+    fd.set_guest_debug(&debug).map_err(host_error)
 }
 
 /// See the module's text.

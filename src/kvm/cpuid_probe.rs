@@ -6,6 +6,7 @@
 //! few milliseconds, and is done only if a bit is to be hidden. Runs on the main thread.
 
 use std::io;
+use std::sync::atomic::AtomicU64;
 
 use kvm_bindings::CpuId;
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
@@ -59,7 +60,8 @@ pub fn seen(
     let guest = GuestSource::Demo(&PROBE);
     let config = VmConfig { boot, mode: Some(mode), memory, ..VmConfig::new(guest) };
     let BootedGuest { memory, entry, .. } = boot::load(&config, false).map_err(io::Error::other)?;
-    let machine = Machine { vm: kvm.create_vm().map_err(host_error)?, memory };
+    let vm = kvm.create_vm().map_err(host_error)?;
+    let machine = Machine { vm, memory, stop_at: AtomicU64::new(0) };
     map_memory(&machine.vm, &machine.memory, false).map_err(io::Error::other)?;
     let mut vcpu = machine.vm.create_vcpu(0).map_err(host_error)?;
     vcpu.set_cpuid2(table).map_err(host_error)?;

@@ -132,6 +132,9 @@ fn data_place(reason: u32, detail: &Detail) -> (usize, usize) {
 
 impl VcpuRun for KvmVcpu {
     fn run(&mut self) -> io::Result<VmExit> {
+        if let Some(assistance) = &mut self.assistance {
+            assistance.place_stop(&self.fd)?;
+        }
         match self.fd.run() {
             Ok(_) => {
                 let (reason, detail) = self.exit();
@@ -174,7 +177,21 @@ impl VcpuRun for KvmVcpu {
     fn complete(&mut self, insn: &InsnBytes) -> io::Result<Option<Completed>> {
         let Self { fd, assistance, .. } = self;
         match assistance {
-            Some(assistance) => assist::complete(&mut assistance.of(fd), insn.as_slice()),
+            Some(assistance) => {
+                let completed = assist::complete(&mut assistance.of(fd), insn.as_slice())?;
+                if completed.is_some() {
+                    assistance.find_stop(fd)?;
+                }
+                Ok(completed)
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn complete_syscall(&mut self) -> io::Result<Option<Completed>> {
+        let Self { fd, assistance, .. } = self;
+        match assistance {
+            Some(assistance) => assistance.stopped(fd),
             None => Ok(None),
         }
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Kvm, VmFd};
@@ -43,6 +43,8 @@ pub struct Machine {
     pub vm: VmFd,
     /// The guest's memory.
     pub memory: GuestMemory,
+    /// The linear address at which every vCPU that has instructions completed stops; 0 for none.
+    pub stop_at: AtomicU64,
 }
 
 /// A VM with its memory in place, which makes its own vCPUs.
@@ -103,7 +105,7 @@ impl KvmVm {
             return Err(KvmError::Lacks { path, capability, since });
         }
         let BootedGuest { memory, entry, platform, .. } = booted;
-        let machine = Arc::new(Machine { vm, memory });
+        let machine = Arc::new(Machine { vm, memory, stop_at: AtomicU64::new(0) });
         Ok(Self {
             machine,
             platform,

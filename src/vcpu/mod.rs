@@ -59,6 +59,16 @@ pub trait VcpuRun {
         Ok(None)
     }
 
+    /// Completes the SYSCALL that the host has carried out to a half only, if the vCPU has stopped for
+    /// one. None if it has not, and can run on.
+    ///
+    /// # Errors
+    ///
+    /// The host refuses a call about the vCPU.
+    fn complete_syscall(&mut self) -> io::Result<Option<Completed>> {
+        Ok(None)
+    }
+
     /// The registers, where the host still has them.
     fn registers(&mut self) -> Option<Box<Registers>>;
 

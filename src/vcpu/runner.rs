@@ -6,6 +6,7 @@ use std::thread;
 
 use log::{Level, log_enabled, trace, warn};
 
+use crate::assist::Completed;
 use crate::devices::post_code::{POST_PORT, PostCode};
 use crate::devices::queue::{Closed, DeviceQueue};
 use crate::devices::watch::Watch;
@@ -36,6 +37,9 @@ const SYSTEM_EVENT_RESET: u32 = 2;
 
 /// KVM_INTERNAL_ERROR_EMULATION.
 const EMULATION_FAILED: u32 = 1;
+
+/// KVM_EXIT_DEBUG, which comes only where a vCPU was told to stop.
+const KVM_EXIT_DEBUG: u32 = 4;
 
 /// What the run loop of one vCPU works with.
 #[derive(Debug)]
@@ -331,6 +335,10 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
                 Ok(Handling::RunLoop)
             }
             VmExit::Interrupted | VmExit::IrqWindowOpen | VmExit::SetTpr => Ok(Handling::RunLoop),
+            VmExit::Unhandled { reason: KVM_EXIT_DEBUG } => {
+                let completed = self.vcpu.complete_syscall();
+                self.completed(completed, Ok(Handling::RunLoop))
+            }
             VmExit::InternalError { suberror: EMULATION_FAILED, insn: Some(insn) } => {
                 self.complete_insn(&insn)
             }
@@ -349,14 +357,24 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
 
     /// Completes an instruction that the host cannot emulate, if it is one that is known.
     fn complete_insn(&mut self, insn: &InsnBytes) -> Result<Handling, Stop> {
-        match self.vcpu.complete(insn) {
+        let completed = self.vcpu.complete(insn);
+        self.completed(completed, Err(Stop::Fault))
+    }
+
+    /// Notes what was completed; if nothing was, the exit has come to `otherwise`.
+    fn completed(
+        &mut self,
+        completed: io::Result<Option<Completed>>,
+        otherwise: Result<Handling, Stop>,
+    ) -> Result<Handling, Stop> {
+        match completed {
             Ok(Some(completed)) => {
                 if let Some(recorder) = &mut self.recorder {
                     recorder.completed(completed.name());
                 }
                 Ok(Handling::RunLoop)
             }
-            Ok(None) => Err(Stop::Fault),
+            Ok(None) => otherwise,
             Err(error) => {
                 let id = self.id;
                 warn!(target: "minivmm::assist", "{id}: cannot complete an instruction: {error}");
