@@ -47,6 +47,13 @@ pub struct Guest {
     pub image: &'static [u8],
 }
 
+/// The image that `build.rs` made under this name.
+macro_rules! image {
+    ($name:literal) => {
+        include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".bin"))
+    };
+}
+
 /// A guest whose image `build.rs` made: of `asm/<name>.S`, of `stress/<name>.c`, or of
 /// `platform/<name>.S`.
 macro_rules! guest {
@@ -59,7 +66,11 @@ macro_rules! guest {
             summary: $summary,
             kind: Kind::$kind,
             mode: Mode::$mode,
-            image: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".bin")),
+            image: {
+                // Named, so that the linker can keep it apart from what every run reads.
+                static IMAGE: [u8; image!($name).len()] = *image!($name);
+                &IMAGE
+            },
         }
     };
 }
@@ -138,7 +149,7 @@ pub const GUESTS: &[Guest] = &[
 
 /// A small BIOS for images that call one: 8 KiB for guest address 0xfe000. Its header and `boot/` in
 /// minivmm say what must be filled in.
-pub const BIOS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bios.bin"));
+pub static BIOS: [u8; 0x2000] = *image!("bios");
 
 /// The guest of this name.
 pub fn find(name: &str) -> Option<&'static Guest> {

@@ -63,6 +63,8 @@ pub mod attributes {
     pub const CODE: u16 = 1 << 3;
     /// S: code or data, not a system segment.
     pub const CODE_OR_DATA: u16 = 1 << 4;
+    /// Where the DPL is.
+    pub const DPL_SHIFT: u32 = 5;
     /// P.
     pub const PRESENT: u16 = 1 << 7;
     /// L: 64-bit code.
@@ -74,7 +76,7 @@ pub mod attributes {
 
     /// The DPL.
     pub fn dpl(attributes: u16) -> u8 {
-        u8::try_from(attributes >> 5 & 3).unwrap_or(0)
+        u8::try_from(attributes >> DPL_SHIFT & 3).unwrap_or(0)
     }
 }
 
@@ -103,11 +105,15 @@ pub mod bits {
     pub const SF: u64 = 1 << 7;
     pub const TF: u64 = 1 << 8;
     pub const IF: u64 = 1 << 9;
+    pub const DF: u64 = 1 << 10;
     pub const OF: u64 = 1 << 11;
     pub const NT: u64 = 1 << 14;
     pub const RF: u64 = 1 << 16;
     pub const VM: u64 = 1 << 17;
     pub const AC: u64 = 1 << 18;
+    pub const VIF: u64 = 1 << 19;
+    pub const VIP: u64 = 1 << 20;
+    pub const ID: u64 = 1 << 21;
 }
 
 impl SystemRegisters {
@@ -228,6 +234,8 @@ pub trait Cpu {
     fn raise(&mut self, exception: Exception) -> io::Result<()>;
     /// The instruction after STI or MOV SS is over.
     fn end_shadow(&mut self) -> io::Result<()>;
+    /// NMIs no longer wait for the end of one.
+    fn unblock_nmis(&mut self) -> io::Result<()>;
     /// Forgets all translations of this vCPU.
     fn flush_translations(&mut self) -> io::Result<()>;
     /// Reads memory; an aligned read of 8 bytes or fewer is atomic.

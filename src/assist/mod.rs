@@ -17,6 +17,7 @@ mod exec;
 mod extended;
 mod flow;
 mod integer;
+mod iret;
 mod segment;
 mod sse;
 mod stop;
@@ -81,7 +82,8 @@ pub fn complete(cpu: &mut impl Cpu, bytes: &[u8]) -> io::Result<Option<Completed
         Err(stop) => return settle(cpu, &regs, stop).map(|done| done.then_some(Completed::FETCH)),
     };
     let Some(handler) = handler_of(&insn) else { return Ok(None) };
-    let after = GeneralRegisters { rip: next_ip(&insn, system), ..regs };
+    let rflags = regs.rflags & !bits::RF;
+    let after = GeneralRegisters { rip: next_ip(&insn, system), rflags, ..regs };
     let mut exec = Exec::new(cpu, insn, after, system);
     let done = match handler(&mut exec) {
         Ok(()) => {
@@ -133,6 +135,7 @@ fn next_ip(insn: &Instruction, system: SystemRegisters) -> u64 {
 fn handler_of<C: Cpu>(insn: &Instruction) -> Option<Handler<C>> {
     let mnemonic = insn.mnemonic();
     flow::handler(mnemonic)
+        .or_else(|| iret::handler(mnemonic))
         .or_else(|| control::handler(mnemonic))
         .or_else(|| descriptor::handler(mnemonic))
         .or_else(|| integer::handler(mnemonic))
@@ -142,12 +145,11 @@ fn handler_of<C: Cpu>(insn: &Instruction) -> Option<Handler<C>> {
         .or_else(|| sse::handler(insn))
 }
 
-/// The end of an instruction: state goes back to the vCPU, RF and the interrupt shadow end, and
-/// what ran with TF set traps (Intel SDM vol. 3, sections 2.3 and 18.3.1.4).
+/// The end of an instruction: state goes back to the vCPU, the interrupt shadow ends, and what ran with TF set traps (Intel SDM vol. 3, sections 2.3 and 18.3.1.4).
 fn commit(
     cpu: &mut impl Cpu,
     before: GeneralRegisters,
-    mut after: GeneralRegisters,
+    after: GeneralRegisters,
     system: Option<&SystemRegisters>,
     extended: Option<&[u8]>,
 ) -> io::Result<()> {
@@ -157,7 +159,6 @@ fn commit(
     if let Some(extended) = extended {
         cpu.set_extended(extended)?;
     }
-    after.rflags &= !bits::RF;
     cpu.set_registers(&after)?;
     cpu.end_shadow()?;
     // An interrupt gate clears TF, and then there is no trap.

@@ -32,6 +32,7 @@ pub struct TestCpu {
     pub memory: Vec<u8>,
     pub raised: Option<Exception>,
     pub shadow: bool,
+    pub nmis_blocked: bool,
     pub flushes: usize,
     /// Addresses at which compare-and-exchange loses a race this many times.
     pub races: usize,
@@ -66,6 +67,7 @@ impl TestCpu {
             memory: vec![0; MEMORY],
             raised: None,
             shadow: false,
+            nmis_blocked: false,
             flushes: 0,
             races: 0,
         }
@@ -204,6 +206,11 @@ impl Cpu for TestCpu {
 
     fn end_shadow(&mut self) -> io::Result<()> {
         self.shadow = false;
+        Ok(())
+    }
+
+    fn unblock_nmis(&mut self) -> io::Result<()> {
+        self.nmis_blocked = false;
         Ok(())
     }
 

@@ -242,6 +242,15 @@ impl Cpu for KvmCpu<'_> {
         self.fd.set_vcpu_events(&events).map_err(host_error)
     }
 
+    fn unblock_nmis(&mut self) -> io::Result<()> {
+        let mut events = self.fd.get_vcpu_events().map_err(host_error)?;
+        if events.nmi.masked == 0 {
+            return Ok(());
+        }
+        events.nmi.masked = 0;
+        self.fd.set_vcpu_events(&events).map_err(host_error)
+    }
+
     fn flush_translations(&mut self) -> io::Result<()> {
         let sregs = self.sregs()?;
         let toggled = kvm_sregs { cr4: sregs.cr4 ^ CR4_PGE, ..sregs };

@@ -108,26 +108,27 @@ pub fn threads_of(process: u32) -> String {
 struct Watchdog {
     cancel: Sender<()>,
     thread: JoinHandle<bool>,
+    limit: Duration,
 }
 
 impl Watchdog {
-    fn over(child: Pid) -> Self {
+    fn over(child: Pid, limit: Duration) -> Self {
         let (cancel, cancelled) = mpsc::channel();
         let thread = thread::spawn(move || {
-            let late = cancelled.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout);
+            let late = cancelled.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
             if late {
                 eprintln!("minivmm hangs:\n{}", threads_of(child.as_raw().cast_unsigned()));
             }
             // The child has not been waited for yet, so its id is still its own.
             late && kill(child, Signal::SIGKILL).is_ok()
         });
-        Self { cancel, thread }
+        Self { cancel, thread, limit }
     }
 
-    /// Whether it had to act.
-    fn dismiss(self) -> bool {
+    /// The limit, if it had to act.
+    fn dismiss(self) -> Option<Duration> {
         drop(self.cancel);
-        self.thread.join().unwrap()
+        self.thread.join().unwrap().then_some(self.limit)
     }
 }
 
@@ -141,7 +142,12 @@ pub struct Running {
 
 impl Running {
     /// Starts `command`. It is taken so that its copies of the child's files are closed.
-    pub fn start(mut command: Command) -> Self {
+    pub fn start(command: Command) -> Self {
+        Self::start_within(LIMIT, command)
+    }
+
+    /// The same with another limit on the time that it takes.
+    pub fn start_within(limit: Duration, mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut pipe = child.stderr.take().unwrap();
         let (sender, errors) = mpsc::channel();
@@ -151,7 +157,7 @@ impl Running {
                 let _ = sender.send(chunk[..len].to_vec());
             }
         });
-        let watchdog = Some(Watchdog::over(pid_of(&child)));
+        let watchdog = Some(Watchdog::over(pid_of(&child), limit));
         Self { child, watchdog, errors, stderr: Vec::new() }
     }
 
@@ -218,11 +224,11 @@ impl Running {
             pipe.read_to_end(&mut stdout).unwrap();
         }
         waitid(Id::Pid(self.pid()), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
-        let late = self.watchdog.take().is_some_and(Watchdog::dismiss);
+        let late = self.watchdog.take().and_then(Watchdog::dismiss);
         let status = self.child.wait().unwrap();
         self.stderr.extend(self.errors.iter().flatten());
         let stderr = String::from_utf8_lossy(&self.stderr).into_owned();
-        assert!(!late, "killed: it took more than {LIMIT:?}; stderr: {stderr}");
+        assert!(late.is_none(), "killed: it took more than {late:?}; stderr: {stderr}");
         let code = code(status).unwrap_or_else(|| panic!("{status}; stderr: {stderr}"));
         assert!(!stderr.contains("panicked"), "{stderr}");
         Finished { code, stdout, stderr }
@@ -231,7 +237,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.watchdog.take().map(Watchdog::dismiss);
+        let _ = self.watchdog.take().and_then(Watchdog::dismiss);
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
