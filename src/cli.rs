@@ -98,8 +98,8 @@ pub fn completions(shell: Shell) -> Vec<u8> {
     script
 }
 
-const USAGE: &str = "minivmm [OPTIONS] <GUEST>
-       minivmm [OPTIONS] --demo <NAME>
+const USAGE: &str = "minivmm [OPTIONS] <GUEST> [-- <GUEST ARGS>...]
+       minivmm [OPTIONS] --demo <NAME> [-- <GUEST ARGS>...]
        minivmm report [OPTIONS] <TRACE>
        minivmm merge [OPTIONS] <RESULT>...
        minivmm --list-demos
@@ -114,6 +114,8 @@ Examples:
                                               with an argument, for at most 10 seconds
   minivmm --serial file:out.txt --pin 0,2-3 guest.bin
                                               UART to a file, vCPU threads on CPUs 0, 2, 3
+  minivmm --memory 1G --initrd initrd.img vmlinuz -- console=ttyS0
+                                              a Linux kernel, with its command line
   minivmm --stats --trace exits.mvt guest.bin
                                               every exit to a file, a summary at the end
   minivmm report exits.mvt --html page.html   the trace as a page to look at

@@ -336,7 +336,7 @@ fn every_example_in_the_help_works() {
             examples += 1;
         }
     }
-    assert_eq!(examples, 8);
+    assert_eq!(examples, 9);
 }
 
 #[test]
