@@ -27,7 +27,7 @@ const R11: usize = 11;
 
 /// The vector of page faults, and the length of an entry of the interrupt table.
 const PAGE_FAULT: u64 = 14;
-const ENTRY_LEN: u64 = 16;
+const ENTRY_LEN: usize = 16;
 
 /// The instruction.
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
@@ -48,8 +48,8 @@ pub fn stop_at(cpu: &mut impl Cpu) -> io::Result<Option<u64>> {
     if !system.is_long() || system.efer & EFER_SCE == 0 || entry == 0 {
         return Ok(None);
     }
-    let at = system.idtr.base.wrapping_add(PAGE_FAULT * ENTRY_LEN);
-    let mut gate = [0; ENTRY_LEN as usize];
+    let at = system.idtr.base.wrapping_add(PAGE_FAULT * ENTRY_LEN as u64);
+    let mut gate = [0; ENTRY_LEN];
     let read = Exec::new(cpu, Instruction::default(), regs, system).read_as_system(at, &mut gate);
     if let Some(()) = known(read)? {
         let [a, b, _, _, _, _, c, d, e, f, g, h, ..] = gate;
