@@ -135,6 +135,13 @@ pub enum VmExit {
     },
     /// KVM_EXIT_SET_TPR: the guest lowered CR8, which only an interrupt controller would heed.
     SetTpr,
+    /// KVM_EXIT_IRQ_WINDOW_OPEN: the guest can take an external interrupt, as was asked.
+    IrqWindowOpen,
+    /// KVM_EXIT_IOAPIC_EOI: the guest has ended an interrupt that a level of the IOAPIC had made.
+    IoapicEoi {
+        /// Which.
+        vector: u8,
+    },
     /// KVM_RUN returned EINTR or EAGAIN: a kick, or a signal that was not for us.
     Interrupted,
     /// An exit reason this VMM does not know.

@@ -1,6 +1,7 @@
 //! Where a device's interrupt pin leads. A device computes its pin's level as a value; the
 //! owner of the device passes each change on to an [`IrqLine`], through a [`Pin`]. Which pins
-//! share a line is [`Wiring`]'s, when the devices are made.
+//! share a line is [`Wiring`]'s, when the devices are made. Messages of an IOAPIC go to
+//! [`LocalApics`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,6 +25,25 @@ pub struct NullIrq;
 
 impl IrqLine for NullIrq {
     fn set_level(&mut self, _high: bool) {}
+}
+
+/// An interrupt message, in the form of an MSI (Intel SDM vol. 3, section 12.11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Message {
+    /// Where to: the destination in bits 12 to 19, its mode in bit 2.
+    pub address: u32,
+    /// What: the vector, the delivery mode, whether it was a level.
+    pub data: u32,
+}
+
+/// The local APICs, for an IOAPIC that is not where they are. As [`IrqLine`], it must not block.
+pub trait LocalApics: fmt::Debug + Send {
+    /// Sends a message to those whom it addresses; whether any took it.
+    fn send(&mut self, message: Message) -> bool;
+
+    /// From now on the ends of the interrupts that these messages make, one for each pin of the
+    /// IOAPIC, are reported, by the vCPU that was interrupted.
+    fn report_ends(&mut self, messages: &[Option<Message>]);
 }
 
 /// A device's pin: low at first, and its line is told of changes only.

@@ -32,9 +32,10 @@ use crate::report::VmReport;
 use crate::trace::record::Source;
 use crate::trace::tracer::{RecorderMaker, TraceEvent, Tracer};
 use crate::vcpu::handle::vcpu_life;
+use crate::vcpu::intr::SplitInterrupts;
 use crate::vcpu::registers::Registers;
 use crate::vcpu::repeat::{Repeat, RepeatSetup};
-use crate::vcpu::rounds::Rounds;
+use crate::vcpu::rounds::{BOOT_VCPU, Rounds};
 use crate::vcpu::shared::{Shared, VcpuSeat};
 use crate::vcpu::state::{Gate, VcpuControl};
 use crate::vcpu::{BuildVcpu, VcpuEnd, VcpuError};
@@ -164,19 +165,31 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         repeat: Option<Repeat>,
     ) -> Result<Self, VmmError> {
         let (sender, events) = events::channel().map_err(VmmError::Events)?;
-        let mut line = |irq| tracer.irq_line(irq, builder.irq_line(irq));
-        let devices = DeviceSet::new(devices, &mut line)?;
-        let posting = devices.post_policy();
         let vcpus: Vec<_> = (0..vcpus.get()).map(|id| Vcpu::new(cpu_for(VcpuId(id)))).collect();
+        let controls: Vec<_> = vcpus.iter().map(|vcpu| Arc::clone(&vcpu.control)).collect();
+        let interrupts = builder
+            .local_apics()
+            .map(|apics| SplitInterrupts::new(apics, Arc::clone(&controls[BOOT_VCPU.index()])));
+        let irqchip = interrupts.as_ref().map(|interrupts| Arc::clone(&interrupts.irqchip));
+        let mut line = |irq| {
+            let line = match &irqchip {
+                Some(irqchip) => irqchip.line(irq),
+                None => builder.irq_line(irq),
+            };
+            tracer.irq_line(irq, line)
+        };
+        let devices =
+            DeviceSet::new(DeviceSetup { irqchip: irqchip.clone(), ..devices }, &mut line)?;
+        let posting = devices.post_policy();
         let queue = DeviceQueue::new(devices, QUEUE_CAPACITY);
         kick::install_handler();
-        let controls: Vec<_> = vcpus.iter().map(|vcpu| Arc::clone(&vcpu.control)).collect();
         Ok(Self {
             shared: Arc::new(Shared {
                 queue,
                 posting,
                 rounds: Rounds::new(controls.iter().cloned()),
                 controls,
+                interrupts,
                 repeat,
                 exit: Gate::new(),
                 builder,

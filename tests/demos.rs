@@ -20,7 +20,8 @@ const TIMED_OUT: i32 = 124;
 /// Runs a demo with the input that is expected for it.
 fn run_demo(expect: &Expect, line: &str) -> Finished {
     let limit = if expect.end == End::Never { "--timeout 200ms" } else { "" };
-    let mut command = minivmm(&format!("-q --demo {} {limit} {line}", expect.name));
+    let mut command =
+        minivmm(&format!("-q --demo {} {} {limit} {line}", expect.name, expect.options));
     if !expect.input.is_empty() {
         // It fits in the pipe, so that nobody has to read it for us to go on.
         let (reader, mut writer) = io::pipe().unwrap();
@@ -430,7 +431,7 @@ mod truth {
         if !require_kvm() {
             return;
         }
-        let run = run_code(code, "--mode long");
+        let run = run_code(code, "--mode long --no-assist");
         if run.code != INTERNAL_ERROR {
             return elsewhere(run);
         }

@@ -5,7 +5,7 @@ mod support;
 
 use std::path::Path;
 
-use minivmm::config::{CpuMode, GuestSource, VmConfig};
+use minivmm::config::{CpuMode, GuestSource, IrqChip, VmConfig};
 use minivmm::exit::{Direction, VcpuId, VmExit};
 use minivmm::kvm::kick;
 use minivmm::kvm::vcpu::KvmVcpu;
@@ -16,11 +16,16 @@ use minivmm::vcpu::{BuildVcpu, VcpuRun};
 use support::{image, require_kvm};
 
 fn vm(code: &[u8], mode: CpuMode) -> (KvmVm, KvmVcpu) {
+    vm_with(code, mode, None)
+}
+
+fn vm_with(code: &[u8], mode: CpuMode, irqchip: Option<IrqChip>) -> (KvmVm, KvmVcpu) {
     kick::install_handler();
     let guest = image(code);
     let mut config = VmConfig::new(GuestSource::File(guest.path().to_owned()));
     config.mode = Some(mode);
     config.stress = Some(StressConfig::default());
+    config.platform.irqchip = irqchip;
     let vm = KvmVm::new(Path::new(KVM_DEVICE), &config).unwrap();
     let vcpu = vm.build(VcpuId(0)).unwrap();
     (vm, vcpu)
@@ -150,4 +155,48 @@ fn a_kick_that_comes_too_late_can_be_taken_back() {
     kicker.kick();
     kicker.take_back();
     expect_write(&mut vcpu, &[2]);
+}
+
+/// KVM keeps an interrupt that it was given until the guest takes it, which may be in another
+/// iteration.
+#[test]
+fn an_interrupt_that_was_not_taken_is_gone() {
+    if !require_kvm() {
+        return;
+    }
+    // out 0x81, al; mov word [0x100], handler; mov [0x102], cs;
+    // sti; in al, 0x82; nop; mov al, 0x33; out 0x81, al; hlt; handler: mov al, 0x77; out 0x81, al
+    let real = [
+        0xe6, 0x81, 0xc7, 0x06, 0x00, 0x01, 0x15, 0x10, 0x8c, 0x0e, 0x02, 0x01, 0xfb, 0xe4, 0x82,
+        0x90, 0xb0, 0x33, 0xe6, 0x81, 0xf4, 0xb0, 0x77, 0xe6, 0x81,
+    ];
+    // out 0x81, al; sti; in al, 0x82; nop; mov al, 0x33; out 0x81, al; hlt
+    let other = [0xe6, 0x81, 0xfb, 0xe4, 0x82, 0x90, 0xb0, 0x33, 0xe6, 0x81, 0xf4];
+    for (mode, code) in
+        [(CpuMode::Real, &real[..]), (CpuMode::Protected, &other), (CpuMode::Long, &other)]
+    {
+        let (vm, mut vcpu) = vm_with(code, mode, Some(IrqChip::Split));
+        let until_read = |vcpu: &mut KvmVcpu, interrupt: bool| {
+            expect_write(vcpu, &[2]);
+            if interrupt {
+                assert!(!vcpu.can_be_interrupted());
+                vcpu.interrupt(0x40).unwrap();
+            }
+        };
+        for _ in 0..3 {
+            until_read(&mut vcpu, true);
+            vcpu.reset().unwrap();
+            vm.reset().unwrap();
+        }
+        until_read(&mut vcpu, false);
+        assert!(vcpu.run().unwrap().is_read(), "{mode:?}");
+        expect_write(&mut vcpu, &[0x33]);
+        vcpu.reset().unwrap();
+        vm.reset().unwrap();
+        if mode == CpuMode::Real {
+            until_read(&mut vcpu, true);
+            assert!(vcpu.run().unwrap().is_read());
+            expect_write(&mut vcpu, &[0x77]);
+        }
+    }
 }

@@ -19,6 +19,8 @@ const RESET_EXIT_CODE: u8 = 16;
 pub struct Expect {
     /// The guest's name.
     pub name: &'static str,
+    /// The options that it needs.
+    pub options: &'static str,
     /// What to send to its UART, all of it; empty for nothing at all.
     pub input: &'static [u8],
     /// What it sends.
@@ -148,6 +150,9 @@ fn check_marked(bytes_each: usize, vcpus: u32, actual: &[u8]) -> Result<(), Stri
     Ok(())
 }
 
+/// For guests that want interrupt controllers, wherever they are.
+const IRQCHIP: &str = "--irqchip kernel";
+
 /// What to expect of each guest, one entry a guest.
 pub const EXPECTS: &[Expect] = &[
     halts("hello", Output::Mixed(|| b"4\nHello\n".to_vec())),
@@ -188,6 +193,17 @@ pub const EXPECTS: &[Expect] = &[
     ),
     halts("uart-storm", Output::Marked(4096)),
     halts("uart-storm-poll", Output::Marked(4096)),
+    Expect {
+        end: End::PowerOff,
+        options: IRQCHIP,
+        ..halts("irq-pic", Output::Exact(|_| b"..........UUUUUcccc\n".into()))
+    },
+    Expect {
+        end: End::PowerOff,
+        options: IRQCHIP,
+        ..halts("irq-ioapic", Output::Exact(|_| b"LLLLLEEEEEMGGGN..........\n".into()))
+    },
+    Expect { end: End::PowerOff, options: IRQCHIP, ..silent("irq-probe") },
     halts("reset-probe", Output::Exact(|_| b".".into())),
     halts("assist-check", Output::Exact(|_| b"assist ok\n".into())),
     halts("assist-syscall", Output::Exact(|_| b"syscall ok\n".into())),
@@ -203,7 +219,7 @@ pub fn expectation(name: &str) -> Option<&'static Expect> {
 }
 
 const fn halts(name: &'static str, output: Output) -> Expect {
-    Expect { name, input: b"", output, end: End::Halted }
+    Expect { name, options: "", input: b"", output, end: End::Halted }
 }
 
 const fn says_bye(name: &'static str) -> Expect {

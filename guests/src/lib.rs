@@ -47,6 +47,13 @@ pub struct Guest {
     pub image: &'static [u8],
 }
 
+/// The image that `build.rs` made under this name.
+macro_rules! image {
+    ($name:literal) => {
+        include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".bin"))
+    };
+}
+
 /// A guest whose image `build.rs` made: of `asm/<name>.S`, of `stress/<name>.c`, or of
 /// `platform/<name>.S`.
 macro_rules! guest {
@@ -59,7 +66,11 @@ macro_rules! guest {
             summary: $summary,
             kind: Kind::$kind,
             mode: Mode::$mode,
-            image: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".bin")),
+            image: {
+                // Named, so that the linker can keep it apart from what every run reads.
+                static IMAGE: [u8; image!($name).len()] = *image!($name);
+                &IMAGE
+            },
         }
     };
 }
@@ -92,6 +103,9 @@ pub const GUESTS: &[Guest] = &[
     guest!(Real, "uart-lines", "numbered lines from every vCPU (rbp each), under a spin lock"),
     guest!(Real, "uart-storm", "bytes from every vCPU (rbp each), unlocked and unpolled"),
     guest!(Real, "uart-storm-poll", "uart-storm, waiting for THRE before each byte"),
+    guest!(Real, "irq-pic", "interrupts by the 8259s: timer, UART, RTC; wants --irqchip"),
+    guest!(Long, "irq-ioapic", "interrupts by the IOAPIC: level, edge, NMI; wants --irqchip"),
+    guest!(Protected, "irq-probe", "a script for the interrupt controllers; wants --irqchip"),
     guest!(Long, "reset-probe", "look for what an iteration has left for the next"),
     guest!(Long, "assist-check", "instructions in ring 0 against the same in ring 3 (rbp inputs)"),
     guest!(Long, "assist-system", "software interrupts, faults and system instructions in ring 0"),
@@ -136,7 +150,7 @@ pub const GUESTS: &[Guest] = &[
 
 /// A small BIOS for images that call one: 8 KiB for guest address 0xfe000. Its header and `boot/` in
 /// minivmm say what must be filled in.
-pub const BIOS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bios.bin"));
+pub static BIOS: [u8; 0x2000] = *image!("bios");
 
 /// The guest of this name.
 pub fn find(name: &str) -> Option<&'static Guest> {

@@ -124,6 +124,8 @@ pub(super) struct Note<'a> {
 
 /// Gives an executable's segments their places, and says how it starts: in the mode of ours that is
 /// for its class.
+// Not a part of what every guest needs: layout.ld.
+#[inline(never)]
 pub(super) fn plan(
     elf: &Elf,
     mode: Option<CpuMode>,

@@ -145,6 +145,8 @@ struct Told<'a> {
 }
 
 /// Plans the start of a bzImage.
+// Not a part of what every guest needs: layout.ld.
+#[inline(never)]
 pub(super) fn plan_bzimage(
     kernel: &Kernel,
     mode: Option<CpuMode>,
@@ -171,6 +173,8 @@ pub(super) fn plan_bzimage(
 
 /// Plans the start of an ELF kernel: at its own entry point, which takes what the 64-bit protocol
 /// (ELF64) or the 32-bit protocol (ELF32) gives, with a header that we make up.
+// Not a part of what every guest needs: layout.ld.
+#[inline(never)]
 pub(super) fn plan_vmlinux(
     elf: &Elf,
     mode: Option<CpuMode>,

@@ -155,6 +155,8 @@ pub(super) fn find(head: &[u8]) -> Option<Header> {
 }
 
 /// Gives the image, the modules and what the guest is told their places, and says how it starts.
+// Not a part of what every guest needs: layout.ld.
+#[inline(never)]
 pub(super) fn plan(
     header: Header,
     head: &[u8],

@@ -83,6 +83,8 @@ pub(super) fn entry_note(note: Note<'_>) -> Option<EntryNote> {
 }
 
 /// Gives the image, the modules and what the guest is told their places, and says how it starts.
+// Not a part of what every guest needs: layout.ld.
+#[inline(never)]
 pub(super) fn plan(elf: &Elf, boot: &BootConfig, layout: &mut Layout) -> Result<Start, PvhError> {
     let entry = entry_point(elf, layout.image())?;
     elf.place(layout)?;

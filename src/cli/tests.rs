@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::*;
 use crate::config::{
-    CpuList, DeviceConfig, DeviceRequest, FwCfgItem, IrqChip, PlatformConfig, StartVcpus,
+    Assist, CpuList, DeviceConfig, DeviceRequest, FwCfgItem, IrqChip, PlatformConfig, StartVcpus,
 };
 use crate::stress::chaos::ChaosRate;
 use crate::stress::seed::Seed;
@@ -37,6 +37,12 @@ fn run_of(line: &str) -> (VmConfig, LevelFilter) {
 
 fn defaults() -> VmConfig {
     VmConfig::new(GuestSource::File("g".into()))
+}
+
+fn without_assistance() -> VmConfig {
+    let mut config = with_platform(None, None);
+    config.platform.assist = Assist::Off;
+    config
 }
 
 fn with_platform(irqchip: Option<IrqChip>, start: Option<StartVcpus>) -> VmConfig {
@@ -84,6 +90,7 @@ fn each_option_sets_its_value() {
         ("--vcpus 4 g", VmConfig { vcpus: VcpuCount::new(4).unwrap(), ..defaults() }),
         ("g --vcpus=65535", VmConfig { vcpus: VcpuCount::new(65_535).unwrap(), ..defaults() }),
         ("g --irqchip split", with_platform(Some(IrqChip::Split), None)),
+        ("g --no-assist", without_assistance()),
         ("g --start bsp", with_platform(None, Some(StartVcpus::Bsp))),
         ("g --start=all", with_platform(None, Some(StartVcpus::All))),
         ("g --device com3 --device testdev", with_devices(&["com3", "testdev"], &[])),

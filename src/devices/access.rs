@@ -10,9 +10,16 @@ impl DeviceSet {
         if device == Device::Com1 {
             return self.com1.read(register(offset)).into();
         }
-        let Self { rest, fw_cfg, test, pins, clock, .. } = self;
+        let Self { rest, fw_cfg, test, pins, clock, irqchip, .. } = self;
         let now = clock.now();
         let value = match device {
+            Device::Pic(base) => {
+                irqchip.as_ref().map_or(u8::MAX, |chip| chip.read_pic(base + offset)).into()
+            }
+            Device::IoApic => {
+                let value = irqchip.as_ref().map_or(u32::MAX, |chip| chip.read_ioapic(offset));
+                u64::from(value) & all_ones(size)
+            }
             Device::Com(index) => match self.ports.get_mut(usize::from(index)) {
                 Some((_, port)) => port.read(register(offset)).into(),
                 None => all_ones(size),
@@ -27,7 +34,9 @@ impl DeviceSet {
             Device::Acpi => rest.acpi.read(offset, size, now),
             Device::Pit => rest.pit.read(offset, now).into(),
             Device::SystemControlA => rest.system_control.read_a().into(),
-            Device::SystemControlB => rest.system_control.read_b(rest.pit.output(now), now).into(),
+            Device::SystemControlB => {
+                rest.system_control.read_b(rest.pit.output_2(now), now).into()
+            }
             Device::Pci => rest.pci.read(offset, size),
             Device::FwCfg => fw_cfg.read(offset, size),
             Device::DebugConsole => debug_console::PRESENT.into(),
@@ -42,7 +51,7 @@ impl DeviceSet {
             | Device::PostCode
             | Device::IoDelay => all_ones(size),
         };
-        pins.follow(rest);
+        pins.follow(rest, now);
         value
     }
 
@@ -67,16 +76,27 @@ impl DeviceSet {
                 return Reply::Value(0);
             }
         };
-        pins.follow(rest);
+        pins.follow(rest, now);
         end.map_or(Reply::Value(0), Reply::End)
     }
 
     /// A write to a device that cannot end the VM.
     fn write_value(&mut self, device: Device, offset: u64, size: u8, value: u64) {
-        let Self { rest, fw_cfg, test, pins, clock, .. } = self;
+        let Self { rest, fw_cfg, test, pins, clock, irqchip, .. } = self;
         let now = clock.now();
-        let [low, ..] = value.to_le_bytes();
+        let [low, second, third, fourth, ..] = value.to_le_bytes();
         match device {
+            Device::Pic(base) => {
+                if let Some(irqchip) = irqchip {
+                    irqchip.write_pic(base + offset, low);
+                }
+            }
+            Device::IoApic => {
+                if let Some(irqchip) = irqchip {
+                    let value = u32::from_le_bytes([low, second, third, fourth]);
+                    irqchip.write_ioapic(offset, value);
+                }
+            }
             Device::Com(index) => {
                 if let Some((_, port)) = self.ports.get_mut(usize::from(index)) {
                     port.write(register(offset), low);
@@ -85,10 +105,15 @@ impl DeviceSet {
             Device::DebugConsole => self.com1.bypass(low),
             Device::PostCode => rest.post_code = Some(PostCode(low)),
             Device::Rtc => rest.rtc.write(offset, low, now),
-            Device::Pit => rest.pit.write(offset, low, now),
+            Device::Pit => {
+                // What was due before this is not lost by it.
+                rest.pit.advance(now);
+                pins.follow(rest, now);
+                rest.pit.write(offset, low, now);
+            }
             Device::SystemControlB => {
                 rest.system_control.write_b(low);
-                rest.pit.set_gate(rest.system_control.timer_2_gate(), now);
+                rest.pit.set_gate_2(rest.system_control.timer_2_gate(), now);
             }
             Device::FwCfg => fw_cfg.write(offset, size, value),
             Device::Test(TestPart::IrqLines) => pins.set_test(offset, low != 0),
@@ -103,7 +128,7 @@ impl DeviceSet {
             }
             _ => {}
         }
-        pins.follow(rest);
+        pins.follow(rest, now);
     }
 }
 

@@ -4,8 +4,8 @@ use crate::bus::{Bus, BusError};
 use crate::config::ComPort;
 use crate::devices::setup::DeviceSetup;
 use crate::devices::{
-    acpi_pm, debug_console, exit_port, fw_cfg, i8042, pci, pit, post_code, power, rtc,
-    system_control, test_device,
+    acpi_pm, debug_console, exit_port, fw_cfg, i8042, ioapic, pci, pit8254, post_code, power, rtc,
+    split_irqchip, system_control, test_device,
 };
 
 /// COM1: eight registers from here, IRQ 4.
@@ -28,6 +28,9 @@ pub(super) enum Device {
     Pci,
     Rtc,
     Pit,
+    /// The 8259s' ports from here.
+    Pic(u64),
+    IoApic,
     SystemControlA,
     SystemControlB,
     PostCode,
@@ -57,6 +60,7 @@ impl Device {
             | Self::KeyboardCommand
             | Self::Rtc
             | Self::Pit
+            | Self::Pic(_)
             | Self::SystemControlA
             | Self::SystemControlB
             | Self::DebugConsole
@@ -68,6 +72,7 @@ impl Device {
             | Self::PostCode
             | Self::IoDelay
             | Self::FwCfg
+            | Self::IoApic
             | Self::Test(TestPart::Scratch | TestPart::Flush | TestPart::Memory) => false,
         }
     }
@@ -89,7 +94,7 @@ pub fn com_place(port: ComPort) -> (u64, u32) {
 /// [`BusError`] if two of them claim one address.
 pub(super) fn buses(setup: &DeviceSetup) -> Result<(Bus<Device>, Bus<Device>), BusError> {
     let (mut pio, mut mmio) = (Bus::pio(), Bus::mmio());
-    pio.insert(pit::PIT, pit::PIT_LEN, "PIT", Device::Pit)?;
+    pio.insert(pit8254::PIT, pit8254::PIT_LEN, "PIT", Device::Pit)?;
     pio.insert(i8042::I8042_DATA, 1, "i8042 data", Device::KeyboardData)?;
     pio.insert(system_control::PORT_B, 1, "system control B", Device::SystemControlB)?;
     pio.insert(i8042::I8042_COMMAND, 1, "i8042 command", Device::KeyboardCommand)?;
@@ -105,6 +110,12 @@ pub(super) fn buses(setup: &DeviceSetup) -> Result<(Bus<Device>, Bus<Device>), B
     pio.insert(power::BOCHS_SHUTDOWN, 1, "Bochs shutdown", Device::BochsShutdown)?;
     for (index, (port, _)) in (0..).zip(&setup.ports) {
         pio.insert(com_place(*port).0, COM_LEN, port.name(), Device::Com(index))?;
+    }
+    if setup.irqchip.is_some() {
+        for base in split_irqchip::PIC_PORTS {
+            pio.insert(base, split_irqchip::PIC_PORTS_LEN, "PICs", Device::Pic(base))?;
+        }
+        mmio.insert(ioapic::IOAPIC_BASE, ioapic::IOAPIC_LEN, "IOAPIC", Device::IoApic)?;
     }
     if setup.test_device {
         insert_test_device(&mut pio, &mut mmio)?;

@@ -12,10 +12,12 @@ pub mod debug_console;
 pub mod exit_port;
 pub mod fw_cfg;
 pub mod i8042;
+pub mod ioapic;
 mod map;
 pub mod pci;
+pub mod pic8259;
 mod pins;
-pub mod pit;
+pub mod pit8254;
 pub mod post_code;
 mod posting;
 pub mod power;
@@ -23,13 +25,16 @@ pub mod queue;
 pub mod rtc;
 pub mod serial;
 pub mod setup;
+pub mod split_irqchip;
 pub mod system_control;
 pub mod test_device;
 pub mod thread;
+pub mod timer_irq;
 pub mod uart16550;
 pub mod unknown;
 pub mod watch;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::bus::{Bus, BusError};
@@ -42,13 +47,14 @@ use i8042::I8042;
 use map::{COM_LEN, Device};
 use pci::PciConfig;
 use pins::Pins;
-use pit::Pit;
+use pit8254::Pit8254;
 use post_code::PostCode;
 use power::BochsShutdown;
 use queue::{Busy, Serve};
 use rtc::{CMOS_LEN, Rtc};
 use serial::SerialPort;
 use setup::DeviceSetup;
+use split_irqchip::SplitIrqChip;
 use system_control::SystemControl;
 use test_device::TestDevice;
 use unknown::UnknownAccesses;
@@ -99,6 +105,8 @@ pub struct DeviceSet {
     fw_cfg: FwCfg,
     test: Option<TestDevice>,
     pins: Pins,
+    /// The interrupt controllers that are not in the kernel.
+    irqchip: Option<Arc<SplitIrqChip>>,
     clock: Clock,
     unknown: UnknownAccesses,
     /// Until then the device thread need not come back, as far as it knows.
@@ -110,7 +118,7 @@ pub struct DeviceSet {
 struct Registers {
     rtc: Rtc,
     acpi: AcpiPm,
-    pit: Pit,
+    pit: Pit8254,
     i8042: I8042,
     system_control: SystemControl,
     pci: PciConfig,
@@ -124,7 +132,7 @@ impl Registers {
         Self {
             rtc: Rtc::new(clock.unix_at(now), now, cmos),
             acpi: AcpiPm::new(now),
-            pit: Pit::default(),
+            pit: Pit8254::new(),
             i8042: I8042::new(),
             system_control: SystemControl::default(),
             pci: PciConfig::default(),
@@ -171,7 +179,8 @@ impl DeviceSet {
             cmos,
             fw_cfg: FwCfg::new(setup.vcpus, setup.ram.size().bytes(), setup.files),
             test: setup.test_device.then(TestDevice::default),
-            pins: Pins::new(&mut wiring, setup.test_device),
+            pins: Pins::new(&mut wiring, setup.test_device, setup.irqchip.clone()),
+            irqchip: setup.irqchip,
             clock,
             unknown: UnknownAccesses::default(),
             known_deadline: None,
@@ -214,6 +223,9 @@ impl DeviceSet {
             *test = TestDevice::default();
         }
         self.pins.reset();
+        if let Some(irqchip) = &self.irqchip {
+            irqchip.reset();
+        }
         Ok(left)
     }
 
@@ -235,14 +247,16 @@ impl DeviceSet {
         let now = self.clock.now();
         self.rest.rtc.advance(now);
         self.rest.acpi.advance(now);
-        self.pins.follow(&self.rest);
+        self.rest.pit.advance(now);
+        self.pins.follow(&mut self.rest, now);
         self.known_deadline = self.deadline();
         self.known_deadline
     }
 
     fn deadline(&self) -> Option<Instant> {
         let serial = self.ports.iter().filter_map(|(_, port)| port.deadline());
-        let rest = [self.rest.rtc.deadline(), self.rest.acpi.deadline()];
+        let timer = self.pins.deadline(&self.rest);
+        let rest = [self.rest.rtc.deadline(), self.rest.acpi.deadline(), timer];
         let rest = rest.into_iter().flatten().filter_map(|due| self.clock.instant(due));
         self.com1.deadline().into_iter().chain(serial).chain(rest).min()
     }
@@ -335,6 +349,12 @@ impl Serve for DeviceSet {
             || self.unknown.has_notices()
             || self.ports.iter().any(|(_, port)| port.output_len() > 0)
             || self.deadline().is_some_and(is_news)
+    }
+
+    /// The timer's interrupt, if the thread knows of no deadline as early.
+    fn is_urgent(&self) -> bool {
+        let due = self.pins.deadline(&self.rest).and_then(|due| self.clock.instant(due));
+        due.is_some_and(|due| self.known_deadline.is_none_or(|known| due < known))
     }
 }
 

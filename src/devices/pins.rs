@@ -1,11 +1,16 @@
 //! The interrupt pins of the devices that are no serial ports, each at the level that its device
 //! computes. Part of the set of all devices.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use super::Registers;
 use super::acpi_pm::SCI;
 use super::i8042::KEYBOARD_IRQ;
 use super::rtc::RTC_IRQ;
+use super::split_irqchip::{SplitIrqChip, TIMER_IRQ};
 use super::test_device::IRQ_LINES;
+use super::timer_irq::TimerIrq;
 use crate::irq::{Pin, Wiring};
 
 /// See the module's text.
@@ -16,24 +21,39 @@ pub(super) struct Pins {
     keyboard: Pin,
     /// The test device's, one for each line, if it is there.
     test: Vec<Pin>,
+    /// The timer's, if that and the controllers are not in the kernel.
+    timer: Option<(TimerIrq, Arc<SplitIrqChip>)>,
 }
 
 impl Pins {
-    pub(super) fn new(wiring: &mut Wiring<'_>, test_device: bool) -> Self {
+    pub(super) fn new(
+        wiring: &mut Wiring<'_>,
+        test_device: bool,
+        irqchip: Option<Arc<SplitIrqChip>>,
+    ) -> Self {
         let mut pin = |gsi| Pin::new(wiring.connect(gsi));
         Self {
             rtc: pin(RTC_IRQ),
             sci: pin(SCI),
             keyboard: pin(KEYBOARD_IRQ),
+            timer: irqchip.map(|irqchip| (TimerIrq::new(pin(TIMER_IRQ)), irqchip)),
             test: if test_device { (0..IRQ_LINES).map(pin).collect() } else { Vec::new() },
         }
     }
 
-    /// The pins go where the devices have them.
-    pub(super) fn follow(&mut self, devices: &Registers) {
+    /// The pins go where the devices have them; it is `now`.
+    pub(super) fn follow(&mut self, devices: &mut Registers, now: Duration) {
         self.rtc.set(devices.rtc.irq_level());
         self.sci.set(devices.acpi.irq_level());
         self.keyboard.set(devices.i8042.irq_level());
+        if let Some((timer, irqchip)) = &mut self.timer {
+            timer.follow(&mut devices.pit, || irqchip.is_timer_busy(), now);
+        }
+    }
+
+    /// When the pins have to follow, if nobody uses the devices until then.
+    pub(super) fn deadline(&self, devices: &Registers) -> Option<Duration> {
+        self.timer.as_ref().and_then(|(timer, _)| timer.deadline(&devices.pit))
     }
 
     /// A byte was read from the keyboard controller: if there is another one, its interrupt is a
@@ -52,7 +72,10 @@ impl Pins {
 
     /// All pins are low, as after a reset of their devices.
     pub(super) fn reset(&mut self) {
-        let Self { rtc, sci, keyboard, test } = self;
+        let Self { rtc, sci, keyboard, test, timer } = self;
+        if let Some((timer, _)) = timer {
+            timer.reset();
+        }
         for pin in [rtc, sci, keyboard].into_iter().chain(test) {
             pin.set(false);
         }

@@ -38,6 +38,11 @@ pub trait Serve {
 
     /// Whether there is work that only the device thread does, such as output to write.
     fn needs_thread(&self) -> bool;
+
+    /// Whether that cannot wait until the thread has taken its nap.
+    fn is_urgent(&self) -> bool {
+        false
+    }
 }
 
 /// The device cannot take this access now: its output is full. A posted access waits at the
@@ -262,13 +267,16 @@ impl<S: Serve> DeviceQueue<S> {
     }
 
     /// Lets go of the devices, and wakes the device thread if it sleeps and helping made work
-    /// for it. No fence is needed: `idle` was set before the device thread last held the
+    /// for it, or if it naps and that is urgent. No fence is needed: `idle` was set before the device thread last held the
     /// devices, so either it saw this work then or we see `idle` now.
     fn let_go(&self, devices: MutexGuard<'_, Devices<S>>) {
         let wake = devices.server.needs_thread() && self.idle.load(Ordering::Relaxed);
+        let urgent = devices.server.is_urgent();
         drop(devices);
         if wake {
             self.wake();
+        } else if urgent {
+            self.bed.unpark();
         }
     }
 

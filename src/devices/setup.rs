@@ -4,11 +4,13 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use thiserror::Error;
 
 use crate::config::{ComPort, MemorySize, PortOutput, VcpuCount, VmConfig};
 use crate::devices::fw_cfg::FwCfgFile;
+use crate::devices::split_irqchip::SplitIrqChip;
 use crate::memory::RamLayout;
 
 /// The most that the files of fw_cfg may have together: they are kept in memory.
@@ -34,6 +36,8 @@ pub struct DeviceSetup {
     pub test_device: bool,
     /// The files of fw_cfg.
     pub files: Vec<FwCfgFile>,
+    /// The interrupt controllers that are not in the kernel, and to which the lines lead.
+    pub irqchip: Option<Arc<SplitIrqChip>>,
 }
 
 /// A file of fw_cfg that cannot be had.
@@ -80,6 +84,7 @@ impl Default for DeviceSetup {
             ports: Vec::new(),
             test_device: false,
             files: Vec::new(),
+            irqchip: None,
         }
     }
 }

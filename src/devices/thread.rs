@@ -171,8 +171,9 @@ impl<'a, W: WatchOutput> DeviceThread<'a, W> {
     pub fn run(mut self) -> OutputReport {
         self.queue.adopt();
         while !self.control.reached(Phase::Drain) {
-            self.sleep();
-            self.work();
+            if self.sleep() {
+                self.work();
+            }
         }
         self.drain();
         let unknown = self.queue.visit(|devices| devices.unknown().total());
@@ -182,8 +183,9 @@ impl<'a, W: WatchOutput> DeviceThread<'a, W> {
         self.control.report()
     }
 
-    /// Sleeps until there is work: the last look and the sleep are one step of the protocol.
-    fn sleep(&mut self) {
+    /// Sleeps until there is work: the last look and the sleep are one step of the protocol. False if
+    /// the devices have been told the time, and that was all.
+    fn sleep(&mut self) -> bool {
         let queue = self.queue;
         let timer = queue.visit(DeviceSet::tick);
         queue.sleep(timer.map(from_now), || {
@@ -196,6 +198,13 @@ impl<'a, W: WatchOutput> DeviceThread<'a, W> {
                 || round.result.timer.is_some_and(is_earlier)
                 || self.control.reached(Phase::Drain)
         });
+        let due = timer.is_some_and(|timer| timer <= Instant::now());
+        if !due {
+            return true;
+        }
+        let posted = self.posted;
+        let round = self.round(true);
+        round.posted != posted || round.result.output_left || round.held
     }
 
     /// Looks again and again, at growing distances, until nothing has been posted for a while.

@@ -131,13 +131,24 @@ pub fn connect_vcpu(fd: &VcpuFd, id: VcpuId, start: StartVcpus) -> Result<(), Ir
     Ok(())
 }
 
+/// Connects the PICs to a vCPU's local APIC, whatever the guest has made of its LINT0.
+///
+/// # Errors
+///
+/// What the first ioctl to fail says.
+pub fn connect_pics(fd: &VcpuFd) -> Result<(), kvm_ioctls::Error> {
+    let mut state = fd.get_lapic()?;
+    set_lapic_register(&mut state, lapic::LINT0, lapic::EXTINT);
+    fd.set_lapic(&state)
+}
+
 fn set_lapic_register(state: &mut kvm_lapic_state, offset: usize, value: u32) {
     for (byte, new) in state.regs[offset..].iter_mut().zip(value.to_ne_bytes()) {
         *byte = std::ffi::c_char::from_ne_bytes([new]);
     }
 }
 
-/// The line of interrupt `gsi`.
+/// The line of interrupt `gsi`, if the controllers that it leads to are in the kernel.
 pub fn line(machine: &Arc<Machine>, irqchip: IrqChip, gsi: u32) -> Box<dyn IrqLine> {
     match irqchip {
         IrqChip::Kernel => Box::new(KvmIrqLine { machine: Arc::clone(machine), gsi }),

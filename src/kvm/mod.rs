@@ -10,6 +10,7 @@ pub mod first_state;
 pub mod host;
 pub mod irqchip;
 pub mod kick;
+pub mod local_apics;
 pub mod out_of_memory;
 pub mod run_map;
 pub mod slice;

@@ -4,6 +4,8 @@
 //! The exit is read from `kvm_run` itself (KVM API document, section 5) and not from the enum
 //! that kvm-ioctls makes of it, which has no access size and no element count for port I/O.
 
+mod external;
+
 use std::io;
 use std::mem::offset_of;
 use std::sync::Arc;
@@ -11,9 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use kvm_bindings::{
     KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IO, KVM_EXIT_IO_OUT,
-    KVM_EXIT_MMIO, KVM_EXIT_SET_TPR, KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT,
-    KVM_INTERNAL_ERROR_EMULATION, KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES, kvm_regs,
-    kvm_run, kvm_segment, kvm_sregs,
+    KVM_EXIT_IOAPIC_EOI, KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SET_TPR,
+    KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, KVM_INTERNAL_ERROR_EMULATION,
+    KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES, kvm_regs, kvm_run, kvm_segment, kvm_sregs,
 };
 use kvm_ioctls::VcpuFd;
 
@@ -41,6 +43,8 @@ pub struct KvmVcpu {
     first: Option<Resettable>,
     /// What it takes to complete instructions, if that is to be done.
     assistance: Option<Box<Assistance>>,
+    /// It was given external interrupts, since it was put back.
+    interrupted: bool,
 }
 
 #[derive(Debug)]
@@ -53,7 +57,7 @@ struct Resettable {
 impl KvmVcpu {
     /// A vCPU that is set up and has not run; `run` is its own.
     pub fn new(fd: VcpuFd, run: RunMap) -> Self {
-        Self { fd, run: Arc::new(run), first: None, assistance: None }
+        Self { fd, run: Arc::new(run), first: None, assistance: None, interrupted: false }
     }
 
     /// The same vCPU, which can be put back to the state that it has now. It sets `paging` if it is
@@ -196,13 +200,30 @@ impl VcpuRun for KvmVcpu {
         stats::counted(self.stats())
     }
 
+    fn can_be_interrupted(&mut self) -> bool {
+        self.run.is_ready_for_interrupt()
+    }
+
+    fn interrupt(&mut self, vector: u8) -> io::Result<()> {
+        self.queue_interrupt(vector)
+    }
+
+    fn request_window(&mut self, wanted: bool) {
+        self.run.request_window(wanted);
+    }
+
     fn reset(&mut self) -> io::Result<()> {
         self.complete_last_exit()?;
         let Resettable { first, paging } = self.first.as_ref().ok_or(io::ErrorKind::Unsupported)?;
         if first.has_other_paging(&self.fd)? {
             paging.store(true, Ordering::Release);
         }
-        first.put_back(&self.fd)
+        first.put_back(&self.fd)?;
+        if self.interrupted {
+            self.drop_interrupt()?;
+            self.first.as_ref().map_or(Ok(()), |first| first.first.put_back(&self.fd))?;
+        }
+        Ok(())
     }
 
     fn kicker(&mut self) -> Box<dyn Kick> {
@@ -230,6 +251,11 @@ fn translate(reason: u32, detail: &Detail) -> VmExit {
             VmExit::Mmio(MmioExit { gpa: Gpa(mmio.phys_addr), direction, size })
         }
         KVM_EXIT_HLT => VmExit::Hlt,
+        KVM_EXIT_IRQ_WINDOW_OPEN => VmExit::IrqWindowOpen,
+        KVM_EXIT_IOAPIC_EOI => {
+            // SAFETY: the exit reason says that `eoi` is the member in use.
+            VmExit::IoapicEoi { vector: unsafe { detail.eoi.vector } }
+        }
         KVM_EXIT_SET_TPR => VmExit::SetTpr,
         KVM_EXIT_SHUTDOWN => VmExit::Shutdown,
         KVM_EXIT_FAIL_ENTRY => {

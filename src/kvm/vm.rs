@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::boot::{self, BootError, BootedGuest, EntryPlan, Platform};
 use crate::config::{Assist, IrqChip, StartVcpus, VmConfig};
 use crate::exit::{Gpa, VcpuId};
-use crate::irq::IrqLine;
+use crate::irq::{IrqLine, LocalApics};
 use crate::kvm::assist::{Assistance, WrittenPages};
 use crate::kvm::cpuid;
 use crate::kvm::entry::{apply_sregs, to_kvm_regs};
@@ -20,6 +20,7 @@ use crate::kvm::first_state::MsrList;
 pub use crate::kvm::host::{KVM_DEVICE, KvmError};
 use crate::kvm::host::{check_memory, check_vcpus, failed, name_of, open};
 use crate::kvm::irqchip::{self, FirstIrqChip, FirstLapic, IrqChipError};
+use crate::kvm::local_apics::KvmLocalApics;
 use crate::kvm::run_map::RunMap;
 use crate::kvm::stats::{self, KvmStats};
 use crate::kvm::tsc;
@@ -241,6 +242,11 @@ impl BuildVcpu for KvmVm {
 
     fn irq_line(&self, gsi: u32) -> Box<dyn IrqLine> {
         irqchip::line(&self.machine, self.platform.irqchip, gsi)
+    }
+
+    fn local_apics(&self) -> Option<Box<dyn LocalApics>> {
+        (self.platform.irqchip == IrqChip::Split)
+            .then(|| -> Box<dyn LocalApics> { Box::new(KvmLocalApics::of(&self.machine)) })
     }
 
     fn starts_alone(&self) -> bool {

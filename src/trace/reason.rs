@@ -19,12 +19,14 @@ pub enum Reason {
     SystemEvent,
     Interrupted,
     SetTpr,
+    IrqWindowOpen,
+    IoapicEoi,
     Unhandled,
 }
 
 impl Reason {
     /// All of them, in the order in which summaries list them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::IoOut,
         Self::IoIn,
         Self::MmioWrite,
@@ -36,6 +38,8 @@ impl Reason {
         Self::SystemEvent,
         Self::Interrupted,
         Self::SetTpr,
+        Self::IrqWindowOpen,
+        Self::IoapicEoi,
         Self::Unhandled,
     ];
 
@@ -53,6 +57,8 @@ impl Reason {
             VmExit::SystemEvent { .. } => Self::SystemEvent,
             VmExit::Interrupted => Self::Interrupted,
             VmExit::SetTpr => Self::SetTpr,
+            VmExit::IrqWindowOpen => Self::IrqWindowOpen,
+            VmExit::IoapicEoi { .. } => Self::IoapicEoi,
             VmExit::Unhandled { .. } => Self::Unhandled,
         }
     }
@@ -71,6 +77,8 @@ impl Reason {
             Self::SystemEvent => "system-event",
             Self::Interrupted => "interrupted",
             Self::SetTpr => "set-tpr",
+            Self::IrqWindowOpen => "irq-window-open",
+            Self::IoapicEoi => "ioapic-eoi",
             Self::Unhandled => "unhandled",
         }
     }

@@ -239,7 +239,12 @@ impl fmt::Display for ExitEvent {
             VmExit::InternalError { suberror, .. } => write!(f, " suberror={suberror}")?,
             VmExit::SystemEvent { kind } => write!(f, " type={kind}")?,
             VmExit::Unhandled { reason } => write!(f, " reason={reason}")?,
-            VmExit::Hlt | VmExit::Shutdown | VmExit::Interrupted | VmExit::SetTpr => {}
+            VmExit::IoapicEoi { vector } => write!(f, " vector={vector:#x}")?,
+            VmExit::Hlt
+            | VmExit::Shutdown
+            | VmExit::Interrupted
+            | VmExit::IrqWindowOpen
+            | VmExit::SetTpr => {}
         }
         if let Some(rip) = self.rip {
             write!(f, " rip={rip:#x}")?;

@@ -35,6 +35,7 @@ fn live<B: BuildVcpu>(shared: &Shared<B>, seat: &VcpuSeat) -> (VcpuEnd, Option<B
     let posting = shared.posting.clone();
     let tracing = seat.tracing.clone();
     let mut runner = Runner::new(seat.id, vcpu, &seat.control, &shared.queue, posting, tracing);
+    runner.set_interrupts(shared.interrupts.clone());
     // Declared after the vCPU and so dropped before it, on a panic too.
     let published = seat.control.publish(runner.vcpu().kicker());
     let end = match &shared.repeat {

@@ -5,6 +5,7 @@
 
 pub mod campaign;
 pub mod handle;
+pub mod intr;
 pub mod pace;
 pub mod registers;
 pub mod repeat;
@@ -21,7 +22,7 @@ use std::io;
 use crate::assist::Completed;
 use crate::devices::GuestEnd;
 use crate::exit::{InsnBytes, VcpuId, VmExit};
-use crate::irq::{IrqLine, NullIrq};
+use crate::irq::{IrqLine, LocalApics, NullIrq};
 use crate::trace::clock::Counter;
 use registers::Registers;
 
@@ -76,6 +77,29 @@ pub trait VcpuRun {
         Vec::new()
     }
 
+    /// Whether the guest could take an external interrupt at the last exit. From here to
+    /// [`request_window`](Self::request_window) is for a vCPU whose local APIC takes the interrupts of
+    /// PICs that are not in the kernel.
+    fn can_be_interrupted(&mut self) -> bool {
+        false
+    }
+
+    /// Gives the guest an external interrupt, which it can take; once before a [`run`](Self::run).
+    ///
+    /// # Errors
+    ///
+    /// The host refuses.
+    fn interrupt(&mut self, vector: u8) -> io::Result<()> {
+        let _ = vector;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// From now on [`VmExit::IrqWindowOpen`] tells that the guest can take an external interrupt, or
+    /// not.
+    fn request_window(&mut self, wanted: bool) {
+        let _ = wanted;
+    }
+
     /// Puts the vCPU back to how it was before its first run, whatever its last exit was.
     ///
     /// # Errors
@@ -121,7 +145,12 @@ pub trait BuildVcpu: Send + Sync {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// The line of interrupt `gsi`, a pin of the platform's interrupt controllers.
+    /// The local APICs, if they are the host's and the other interrupt controllers are not.
+    fn local_apics(&self) -> Option<Box<dyn LocalApics>> {
+        None
+    }
+
+    /// The line of interrupt `gsi`, a pin of the host's interrupt controllers.
     fn irq_line(&self, gsi: u32) -> Box<dyn IrqLine> {
         let _ = gsi;
         Box::new(NullIrq)

@@ -17,7 +17,9 @@ use crate::stress::ports::{Effect, Reported, StressPorts};
 use crate::trace::record::{Event, ExitEvent, Handling, MarkerName, Record, Source, saturate};
 use crate::trace::recorder::Recorder;
 use crate::trace::tracer::VcpuTracing;
+use crate::vcpu::intr::SplitInterrupts;
 use crate::vcpu::pace::{Next, Pace};
+use crate::vcpu::rounds::BOOT_VCPU;
 use crate::vcpu::state::VcpuControl;
 use crate::vcpu::{VcpuEnd, VcpuError, VcpuRun};
 
@@ -51,6 +53,8 @@ pub struct Runner<'a, V> {
     recorder: Option<Box<Recorder>>,
     ports: StressPorts,
     pace: Option<Pace<'a>>,
+    /// The interrupt controllers that are not in the kernel.
+    interrupts: Option<SplitInterrupts>,
     /// The number of the next exit.
     sequence: u64,
 }
@@ -92,6 +96,7 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
             recorder,
             ports,
             pace: None,
+            interrupts: None,
             sequence: 0,
         }
     }
@@ -99,6 +104,17 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
     /// Has `pace` asked before each entry and after each exit.
     pub fn set_pace(&mut self, pace: Option<Pace<'a>>) {
         self.pace = pace;
+    }
+
+    /// Has it serve these interrupt controllers, and their INTR if its vCPU is the boot vCPU. To be
+    /// called on the vCPU's thread.
+    pub fn set_interrupts(&mut self, interrupts: Option<SplitInterrupts>) {
+        if let Some(interrupts) = &interrupts
+            && self.id == BOOT_VCPU
+        {
+            interrupts.intr.adopt();
+        }
+        self.interrupts = interrupts;
     }
 
     /// An iteration begins.
@@ -163,7 +179,7 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
                 Err(Closed) => return self.end(Stop::Closed, VmExit::Interrupted),
             }
             let entered = self.recorder.now();
-            let exit = match self.vcpu.run() {
+            let exit = match self.take_interrupt().and_then(|()| self.vcpu.run()) {
                 Ok(exit) => exit,
                 Err(error) => {
                     let registers = self.vcpu.registers();
@@ -188,6 +204,24 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
             Next::Help => self.queue.settle(&mut self.recorder, |_| Ok(true)),
             Next::Stop => Ok(false),
         }
+    }
+
+    /// Has the guest take the interrupt that INTR asks for, now if it can, or else as soon as it can.
+    /// Right before the entry: the invariant is in `intr.rs`.
+    fn take_interrupt(&mut self) -> io::Result<()> {
+        let Some(SplitInterrupts { irqchip, intr }) =
+            self.interrupts.as_ref().filter(|_| self.id == BOOT_VCPU)
+        else {
+            return Ok(());
+        };
+        if intr.is_high()
+            && self.vcpu.can_be_interrupted()
+            && let Some(vector) = irqchip.acknowledge()
+        {
+            self.vcpu.interrupt(vector)?;
+        }
+        self.vcpu.request_window(intr.is_high());
+        Ok(())
     }
 
     fn note(&mut self, event: Event) {
@@ -294,7 +328,13 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
                 };
                 self.access_each(access)
             }
-            VmExit::Interrupted | VmExit::SetTpr => Ok(Handling::RunLoop),
+            VmExit::IoapicEoi { vector } => {
+                if let Some(interrupts) = &self.interrupts {
+                    interrupts.irqchip.end(vector);
+                }
+                Ok(Handling::RunLoop)
+            }
+            VmExit::Interrupted | VmExit::IrqWindowOpen | VmExit::SetTpr => Ok(Handling::RunLoop),
             VmExit::Unhandled { reason: KVM_EXIT_DEBUG } => {
                 let completed = self.vcpu.complete_syscall();
                 self.completed(completed, Ok(Handling::RunLoop))

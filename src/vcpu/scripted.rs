@@ -70,12 +70,27 @@ impl Step {
 pub(crate) struct Log {
     reads: Mutex<Vec<Vec<u8>>>,
     sent: AtomicU64,
+    interrupts: Mutex<Vec<Offer>>,
+}
+
+/// What the run loop says of external interrupts before an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offer {
+    /// The guest is given this one.
+    Vector(u8),
+    /// It is to exit as soon as it can take one.
+    Window,
 }
 
 impl Log {
     /// What each read exit was given, in order.
     pub(crate) fn reads(&self) -> Vec<Vec<u8>> {
         self.reads.lock().unwrap().clone()
+    }
+
+    /// What was said of external interrupts, in order.
+    pub(crate) fn interrupts(&self) -> Vec<Offer> {
+        self.interrupts.lock().unwrap().clone()
     }
 
     /// Bytes written to COM1's transmitter by one-byte exits, counted as the exit happens.
@@ -91,6 +106,8 @@ pub(crate) struct ScriptedVcpu {
     again: Option<Box<dyn FnMut() -> Steps + Send>>,
     data: Vec<u8>,
     reading: bool,
+    /// The last exit was one at which the guest can take an external interrupt.
+    open: bool,
     /// The number of entries is in RIP.
     registers: Registers,
     kicks: Arc<Kicks>,
@@ -109,6 +126,7 @@ impl ScriptedVcpu {
             again: None,
             data: Vec::new(),
             reading: false,
+            open: false,
             registers: Registers::default(),
             kicks: Arc::default(),
             log: Arc::default(),
@@ -154,7 +172,10 @@ impl ScriptedVcpu {
                 self.data = vec![0xa5; size.into()];
                 self.mmio(gpa, Direction::Read)
             }
-            Step::Exit(exit) => exit,
+            Step::Exit(exit) => {
+                self.open = exit == VmExit::IrqWindowOpen;
+                exit
+            }
             Step::Spin => {
                 self.kicks.wait();
                 VmExit::Interrupted
@@ -180,6 +201,7 @@ impl ScriptedVcpu {
 impl VcpuRun for ScriptedVcpu {
     fn run(&mut self) -> io::Result<VmExit> {
         self.registers.rip += 1;
+        self.open = false;
         if std::mem::take(&mut self.reading) {
             self.log.reads.lock().unwrap().push(std::mem::take(&mut self.data));
         }
@@ -197,6 +219,21 @@ impl VcpuRun for ScriptedVcpu {
 
     fn data(&mut self) -> &mut [u8] {
         &mut self.data
+    }
+
+    fn can_be_interrupted(&mut self) -> bool {
+        self.open
+    }
+
+    fn interrupt(&mut self, vector: u8) -> io::Result<()> {
+        self.log.interrupts.lock().unwrap().push(Offer::Vector(vector));
+        Ok(())
+    }
+
+    fn request_window(&mut self, wanted: bool) {
+        if wanted {
+            self.log.interrupts.lock().unwrap().push(Offer::Window);
+        }
     }
 
     fn kernel_stats(&mut self) -> Vec<(String, u64)> {

@@ -7,6 +7,7 @@ use crate::devices::{DeviceSet, PostPolicy};
 use crate::events::EventSender;
 use crate::exit::VcpuId;
 use crate::trace::tracer::VcpuTracing;
+use crate::vcpu::intr::SplitInterrupts;
 use crate::vcpu::repeat::{Repeat, RoundEnd};
 use crate::vcpu::rounds::Rounds;
 use crate::vcpu::state::{Gate, VcpuControl};
@@ -20,6 +21,8 @@ pub struct Shared<B> {
     pub posting: PostPolicy,
     /// What other threads may ask of each vCPU, by index.
     pub controls: Vec<Arc<VcpuControl>>,
+    /// The interrupt controllers that are not in the kernel.
+    pub interrupts: Option<SplitInterrupts>,
     /// Where the vCPUs wait for the start, and between iterations.
     pub rounds: Rounds<RoundEnd>,
     /// How the guest is run again and again, if it is.

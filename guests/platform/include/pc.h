@@ -149,7 +149,7 @@ void add_ram(uint64_t start, uint64_t size);
 void add_module(uint64_t start, uint64_t size, uint64_t args);
 void set_cmdline(uint64_t text);
 
-// The end of the longest run of unused RAM behind the program, and its start.
+// The longest stretch of unused RAM behind the program.
 struct range free_ram(void);
 
 void test_boot(void);

@@ -16,7 +16,7 @@ extern volatile uint32_t stray_seen, stray_apic_id;
 #define DFR_FLAT 0xffffffffu
 #define DFR_CLUSTER 0x0fffffffu
 
-// The MP Specification's highest id that xAPIC can address.
+// The highest id that xAPIC can address: 255 is the broadcast.
 #define LAST_XAPIC_ID 254u
 
 static _Atomic uint32_t checked_in;
@@ -30,9 +30,12 @@ static void set_logical_id(struct cpu *cpu) {
         check_equal(cpu->logical_id, cpu->apic_id >> 4 << 16 | 1u << (cpu->apic_id & 15));
         return;
     }
+    // KVM goes through all CPUs for each that changes its own.
+    if (cpu_count > CLUSTER_CPUS)
+        return;
     if (cpu_count <= FLAT_CPUS)
         cpu->logical_id = 1u << cpu->index;
-    else if (cpu_count <= CLUSTER_CPUS)
+    else
         cpu->logical_id = cpu->index / 4 << 4 | 1u << cpu->index % 4;
     apic_write(APIC_DFR, cpu_count <= FLAT_CPUS ? DFR_FLAT : DFR_CLUSTER);
     apic_write(APIC_LDR, cpu->logical_id << 24);

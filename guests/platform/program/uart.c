@@ -233,8 +233,8 @@ static void handle_late(struct cpu *cpu, uint32_t vector) {
     }
 }
 
-// A level-triggered line interrupts again after each end of interrupt, until it is low. One more may
-// be on its way then, which finds nothing; but it must come to an end.
+// A level-triggered line interrupts again after each end of interrupt, until it is low. One more
+// may be on its way then, which finds nothing; but it must come to an end.
 static void by_level(void) {
     uint32_t before = seen[ID_NONE];
     begin(FCR_CLEAR);

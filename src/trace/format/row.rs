@@ -260,9 +260,12 @@ impl<'a> Row<'a> {
             | VmExit::Unhandled { reason: code } => {
                 Self { reason, code: Some(Hex(code.into())), ..self }
             }
-            VmExit::Hlt | VmExit::Shutdown | VmExit::SetTpr | VmExit::Interrupted => {
-                Self { reason, ..self }
-            }
+            VmExit::IoapicEoi { vector } => Self { reason, code: Some(Hex(vector.into())), ..self },
+            VmExit::Hlt
+            | VmExit::Shutdown
+            | VmExit::SetTpr
+            | VmExit::IrqWindowOpen
+            | VmExit::Interrupted => Self { reason, ..self },
         }
     }
 

@@ -152,7 +152,12 @@ impl Lines {
             VmExit::InternalError { suberror: code, .. }
             | VmExit::SystemEvent { kind: code }
             | VmExit::Unhandled { reason: code } => self.hex("code", code.into()),
-            VmExit::Hlt | VmExit::Shutdown | VmExit::SetTpr | VmExit::Interrupted => {}
+            VmExit::IoapicEoi { vector } => self.hex("code", vector.into()),
+            VmExit::Hlt
+            | VmExit::Shutdown
+            | VmExit::SetTpr
+            | VmExit::IrqWindowOpen
+            | VmExit::Interrupted => {}
         }
         if let Some(rip) = exit.rip {
             self.hex("rip", rip);

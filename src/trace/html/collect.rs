@@ -38,7 +38,12 @@ impl Site {
             VmExit::InternalError { suberror, .. } => (0, suberror, 0),
             VmExit::SystemEvent { kind } => (0, kind, 0),
             VmExit::Unhandled { reason } => (0, reason, 0),
-            VmExit::Hlt | VmExit::Shutdown | VmExit::SetTpr | VmExit::Interrupted => (0, 0, 0),
+            VmExit::IoapicEoi { vector } => (0, vector.into(), 0),
+            VmExit::Hlt
+            | VmExit::Shutdown
+            | VmExit::SetTpr
+            | VmExit::IrqWindowOpen
+            | VmExit::Interrupted => (0, 0, 0),
         };
         Self { reason: Reason::of(&event.exit), size, number, address, rip: event.rip }
     }

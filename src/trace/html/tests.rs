@@ -147,6 +147,8 @@ impl Columns {
             Reason::SystemEvent => VmExit::SystemEvent { kind: number },
             Reason::Interrupted => VmExit::Interrupted,
             Reason::SetTpr => VmExit::SetTpr,
+            Reason::IrqWindowOpen => VmExit::IrqWindowOpen,
+            Reason::IoapicEoi => VmExit::IoapicEoi { vector: number.try_into().unwrap() },
             Reason::Unhandled => VmExit::Unhandled { reason: number },
         }
     }

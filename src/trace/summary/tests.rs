@@ -219,6 +219,26 @@ fn services_output_and_the_rest_are_told() {
 }
 
 #[test]
+fn completed_instructions_are_counted_by_mnemonic() {
+    let completed = |name: &[u8]| on_vcpu(0, 0, Event::Completed(MarkerName::new(name)));
+    let mut summary = summary_of(&[completed(b"popcnt"), completed(b"int3"), completed(b"int3")]);
+    summary.merge(&summary_of(&[completed(b"popcnt"), completed(b"popcnt")]));
+    let report = summary.report();
+    let row = |mnemonic: &str, count| CompletedReport { mnemonic: mnemonic.into(), count };
+    assert_eq!(report.completed, [row("popcnt", 3), row("int3", 2)]);
+    let text = report.text(TextOptions::default()).to_string();
+    assert!(text.contains("Instructions completed for KVM"), "{text}");
+    // A trace that somebody made up has no more than 256 of them.
+    let mut summary = Summary::new();
+    for number in 0..1000 {
+        summary.add(&completed(format!("i{number}").as_bytes()));
+    }
+    let report = summary.report();
+    assert_eq!(report.completed.len(), 257);
+    assert_eq!(report.completed[256], row("others", 1000 - 256));
+}
+
+#[test]
 fn what_the_caller_knows_is_shown() {
     let mut summary = Summary::new();
     summary.queue = Some(QueueStats { max_depth: 7, helps: 8, wakes: 9 });

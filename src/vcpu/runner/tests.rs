@@ -13,6 +13,8 @@ use crate::trace::tracer::{TraceSetup, Tracer};
 use crate::vcpu::registers::Registers;
 use crate::vcpu::scripted::{Log, ScriptedVcpu, Step};
 
+mod interrupts;
+
 const ID: VcpuId = VcpuId(0);
 
 /// How an exit was handled, by the names in traces; `SELF` is served by the vCPU itself.

@@ -107,6 +107,11 @@ impl Row<'_> {
             Reason::SystemEvent => VmExit::SystemEvent { kind: short()? },
             Reason::Interrupted => VmExit::Interrupted,
             Reason::SetTpr => VmExit::SetTpr,
+            Reason::IrqWindowOpen => VmExit::IrqWindowOpen,
+            Reason::IoapicEoi => {
+                let vector = u8::try_from(short()?).map_err(|_| RowError::Value("code"))?;
+                VmExit::IoapicEoi { vector }
+            }
             Reason::Unhandled => VmExit::Unhandled { reason: short()? },
         })
     }
