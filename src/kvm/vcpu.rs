@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kvm_bindings::{
-    KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IO, KVM_EXIT_IO_OUT,
-    KVM_EXIT_IOAPIC_EOI, KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SET_TPR,
-    KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, KVM_INTERNAL_ERROR_EMULATION,
+    KVM_EXIT_DEBUG, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IO,
+    KVM_EXIT_IO_OUT, KVM_EXIT_IOAPIC_EOI, KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO,
+    KVM_EXIT_SET_TPR, KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, KVM_INTERNAL_ERROR_EMULATION,
     KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES, kvm_regs, kvm_run, kvm_segment, kvm_sregs,
 };
 use kvm_ioctls::VcpuFd;
@@ -252,6 +252,7 @@ fn translate(reason: u32, detail: &Detail) -> VmExit {
         }
         KVM_EXIT_HLT => VmExit::Hlt,
         KVM_EXIT_IRQ_WINDOW_OPEN => VmExit::IrqWindowOpen,
+        KVM_EXIT_DEBUG => VmExit::Debug,
         KVM_EXIT_IOAPIC_EOI => {
             // SAFETY: the exit reason says that `eoi` is the member in use.
             VmExit::IoapicEoi { vector: unsafe { detail.eoi.vector } }

@@ -21,12 +21,13 @@ pub enum Reason {
     SetTpr,
     IrqWindowOpen,
     IoapicEoi,
+    Debug,
     Unhandled,
 }
 
 impl Reason {
     /// All of them, in the order in which summaries list them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::IoOut,
         Self::IoIn,
         Self::MmioWrite,
@@ -40,6 +41,7 @@ impl Reason {
         Self::SetTpr,
         Self::IrqWindowOpen,
         Self::IoapicEoi,
+        Self::Debug,
         Self::Unhandled,
     ];
 
@@ -59,6 +61,7 @@ impl Reason {
             VmExit::SetTpr => Self::SetTpr,
             VmExit::IrqWindowOpen => Self::IrqWindowOpen,
             VmExit::IoapicEoi { .. } => Self::IoapicEoi,
+            VmExit::Debug => Self::Debug,
             VmExit::Unhandled { .. } => Self::Unhandled,
         }
     }
@@ -79,6 +82,7 @@ impl Reason {
             Self::SetTpr => "set-tpr",
             Self::IrqWindowOpen => "irq-window-open",
             Self::IoapicEoi => "ioapic-eoi",
+            Self::Debug => "debug",
             Self::Unhandled => "unhandled",
         }
     }

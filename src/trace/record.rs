@@ -244,6 +244,7 @@ impl fmt::Display for ExitEvent {
             | VmExit::Shutdown
             | VmExit::Interrupted
             | VmExit::IrqWindowOpen
+            | VmExit::Debug
             | VmExit::SetTpr => {}
         }
         if let Some(rip) = self.rip {

@@ -67,8 +67,7 @@ fn what_is_accepted_is_printed_in_one_form() {
 fn what_is_refused() {
     let reasons = "not an exit reason: expected io, mmio, io-out, io-in, mmio-write, mmio-read, \
                    hlt, shutdown, fail-entry, internal-error, system-event, interrupted, set-tpr, \
-                   irq-window-open, ioapic-eoi, \
-                   unhandled";
+                   irq-window-open, ioapic-eoi, debug, unhandled";
     for (text, message) in [
         ("vcpu", "'vcpu' is not a term: expected KEY=VALUE"),
         ("vcpu=0,", "'' is not a term: expected KEY=VALUE"),

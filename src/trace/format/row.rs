@@ -265,6 +265,7 @@ impl<'a> Row<'a> {
             | VmExit::Shutdown
             | VmExit::SetTpr
             | VmExit::IrqWindowOpen
+            | VmExit::Debug
             | VmExit::Interrupted => Self { reason, ..self },
         }
     }

@@ -157,6 +157,7 @@ impl Lines {
             | VmExit::Shutdown
             | VmExit::SetTpr
             | VmExit::IrqWindowOpen
+            | VmExit::Debug
             | VmExit::Interrupted => {}
         }
         if let Some(rip) = exit.rip {

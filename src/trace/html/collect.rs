@@ -43,6 +43,7 @@ impl Site {
             | VmExit::Shutdown
             | VmExit::SetTpr
             | VmExit::IrqWindowOpen
+            | VmExit::Debug
             | VmExit::Interrupted => (0, 0, 0),
         };
         Self { reason: Reason::of(&event.exit), size, number, address, rip: event.rip }

@@ -148,6 +148,7 @@ impl Columns {
             Reason::Interrupted => VmExit::Interrupted,
             Reason::SetTpr => VmExit::SetTpr,
             Reason::IrqWindowOpen => VmExit::IrqWindowOpen,
+            Reason::Debug => VmExit::Debug,
             Reason::IoapicEoi => VmExit::IoapicEoi { vector: number.try_into().unwrap() },
             Reason::Unhandled => VmExit::Unhandled { reason: number },
         }

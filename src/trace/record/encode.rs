@@ -40,6 +40,7 @@ mod kind {
     pub const SET_TPR: u8 = 10;
     pub const IRQ_WINDOW_OPEN: u8 = 11;
     pub const IOAPIC_EOI: u8 = 12;
+    pub const DEBUG: u8 = 13;
     pub const SERVICE_PIO: u8 = 16;
     pub const SERVICE_MMIO: u8 = 17;
     pub const OUTPUT: u8 = 18;
@@ -196,7 +197,7 @@ impl Record {
     pub fn from_words(words: [u64; 8]) -> Option<Self> {
         let raw = Raw::from_words(words);
         let event = match raw.kind {
-            kind::PIO..=kind::IOAPIC_EOI => Event::Exit(decode_exit(raw)?),
+            kind::PIO..=kind::DEBUG => Event::Exit(decode_exit(raw)?),
             kind::SERVICE_PIO | kind::SERVICE_MMIO => Event::Service(ServiceEvent {
                 vcpu: VcpuId(raw.number),
                 sequence: raw.sequence,
@@ -283,6 +284,7 @@ fn encode_exit(raw: Raw, event: &ExitEvent) -> Raw {
         VmExit::Unhandled { reason } => (kind::UNHANDLED, none, 0, reason, 0),
         VmExit::SetTpr => (kind::SET_TPR, none, 0, 0, 0),
         VmExit::IrqWindowOpen => (kind::IRQ_WINDOW_OPEN, none, 0, 0, 0),
+        VmExit::Debug => (kind::DEBUG, none, 0, 0, 0),
         VmExit::IoapicEoi { vector } => (kind::IOAPIC_EOI, none, 0, vector.into(), 0),
     };
     let (handling, durations) = match event.handling {
@@ -323,6 +325,7 @@ fn decode_exit(raw: Raw) -> Option<ExitEvent> {
         kind::UNHANDLED => VmExit::Unhandled { reason: raw.number },
         kind::SET_TPR => VmExit::SetTpr,
         kind::IRQ_WINDOW_OPEN => VmExit::IrqWindowOpen,
+        kind::DEBUG => VmExit::Debug,
         kind::IOAPIC_EOI => VmExit::IoapicEoi { vector: u8::try_from(raw.number).ok()? },
         _ => return None,
     };

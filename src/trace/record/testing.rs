@@ -28,6 +28,7 @@ pub fn any_exit() -> impl Strategy<Value = VmExit> {
         Just(VmExit::Interrupted),
         Just(VmExit::SetTpr),
         Just(VmExit::IrqWindowOpen),
+        Just(VmExit::Debug),
         any::<u8>().prop_map(|vector| VmExit::IoapicEoi { vector }),
         (any::<u64>(), any::<u32>()).prop_map(|(reason, cpu)| VmExit::FailEntry { reason, cpu }),
         any::<u32>().prop_map(|suberror| VmExit::InternalError { suberror, insn: None }),

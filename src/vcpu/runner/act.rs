@@ -29,9 +29,6 @@ const SYSTEM_EVENT_RESET: u32 = 2;
 /// KVM_INTERNAL_ERROR_EMULATION.
 const EMULATION_FAILED: u32 = 1;
 
-/// KVM_EXIT_DEBUG, which comes only where a vCPU was told to stop.
-const KVM_EXIT_DEBUG: u32 = 4;
-
 impl<V: VcpuRun> Runner<'_, V> {
     /// Acts on one exit; returns how it was handled.
     pub(super) fn act(&mut self, exit: &VmExit) -> Result<Handling, Stop> {
@@ -72,7 +69,7 @@ impl<V: VcpuRun> Runner<'_, V> {
                 Ok(Handling::RunLoop)
             }
             VmExit::Interrupted | VmExit::IrqWindowOpen | VmExit::SetTpr => Ok(Handling::RunLoop),
-            VmExit::Unhandled { reason: KVM_EXIT_DEBUG } => {
+            VmExit::Debug => {
                 let completed = self.vcpu.complete_syscall();
                 self.completed(completed, Ok(Handling::RunLoop))
             }

@@ -108,6 +108,7 @@ impl Row<'_> {
             Reason::Interrupted => VmExit::Interrupted,
             Reason::SetTpr => VmExit::SetTpr,
             Reason::IrqWindowOpen => VmExit::IrqWindowOpen,
+            Reason::Debug => VmExit::Debug,
             Reason::IoapicEoi => {
                 let vector = u8::try_from(short()?).map_err(|_| RowError::Value("code"))?;
                 VmExit::IoapicEoi { vector }
