@@ -8,7 +8,7 @@ use std::process;
 
 use log::LevelFilter;
 use minivmm::affinity;
-use minivmm::campaign::{self, Campaigned, ReplayCommand};
+use minivmm::campaign::{self, CampaignError, Campaigned, ReplayCommand};
 use minivmm::cli::{self, Command};
 use minivmm::config::{GuestSource, SerialConfig, VmConfig};
 use minivmm::console::{self, Console};
@@ -16,7 +16,7 @@ use minivmm::devices::setup::DeviceSetup;
 use minivmm::host::{Host, Signals};
 use minivmm::kvm::kick;
 use minivmm::kvm::out_of_memory::OrExit;
-use minivmm::kvm::vm::{KVM_DEVICE, KvmVm};
+use minivmm::kvm::vm::{KVM_DEVICE, KvmError, KvmVm};
 use minivmm::outcome::{ExitCode, VmOutcome};
 use minivmm::report::VmReport;
 use minivmm::stress::config::StressConfig;
@@ -38,7 +38,7 @@ fn main() -> process::ExitCode {
     let code = match cli::parse(std::env::args_os()) {
         Ok(command) => execute(command).unwrap_or_else(|error| {
             print_error(&*error);
-            ExitCode::Host as u8
+            exit_code_of(&*error) as u8
         }),
         Err(error) => {
             let printed = error.print();
@@ -54,6 +54,19 @@ fn main() -> process::ExitCode {
         }
     };
     process::ExitCode::from(code)
+}
+
+/// Options that do not go with the image, which is known only once it was looked at, are a mistake
+/// of the user's like any other.
+fn exit_code_of(error: &(dyn Error + 'static)) -> ExitCode {
+    let boot = match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(KvmError::Boot(error)), _)
+        | (_, Some(CampaignError::Boot(error) | CampaignError::Kvm(KvmError::Boot(error)))) => {
+            error
+        }
+        _ => return ExitCode::Host,
+    };
+    if boot.is_usage() { ExitCode::Usage } else { ExitCode::Host }
 }
 
 fn execute(command: Command) -> Result<u8, Box<dyn Error>> {

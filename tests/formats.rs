@@ -63,12 +63,24 @@ fn sends(bytes: &[u8], line: &str, expected: &[u8]) {
     }
 }
 
+/// An image that cannot be loaded.
 #[track_caller]
 fn refused(bytes: &[u8], line: &str, expected: &str) {
+    ends_with(ExitCode::Host, bytes, line, expected);
+}
+
+/// Options that do not go with the image.
+#[track_caller]
+fn misused(bytes: &[u8], line: &str, expected: &str) {
+    ends_with(ExitCode::Usage, bytes, line, expected);
+}
+
+#[track_caller]
+fn ends_with(code: ExitCode, bytes: &[u8], line: &str, expected: &str) {
     if !require_kvm() {
         return;
     }
-    let run = run_image(bytes, line).assert_code(ExitCode::Host as i32);
+    let run = run_image(bytes, line).assert_code(code as i32);
     assert_eq!((run.stdout.as_slice(), run.stderr), (&b""[..], format!("minivmm: {expected}\n")));
 }
 
@@ -245,14 +257,25 @@ fn what_was_loaded_is_as_it_was_in_every_iteration() {
 fn options_that_do_not_go_with_the_format_are_refused() {
     let elf = ElfImage::of_code(64, ADDR.into(), &FAULT).build();
     let no = "does not go with an image of format";
-    refused(
+    misused(
+        &[0xf4],
+        "--irqchip none --start bsp GUEST",
+        "with --start bsp the other vCPUs wait for an interrupt, and --irqchip none has nothing that \
+         could send it",
+    );
+    misused(
+        &[0xf4],
+        "--repeat 2 --initrd x GUEST",
+        &format!("--initrd {no} flat, only with multiboot, pvh, linux"),
+    );
+    misused(
         &[0xf4],
         "--initrd x GUEST",
         &format!("--initrd {no} flat, only with multiboot, pvh, linux"),
     );
-    refused(&elf, "--load-addr 0x2000 GUEST", &format!("--load-addr {no} elf, only with flat"));
-    refused(&elf, "--entry 0x2000 GUEST", &format!("--entry {no} elf, only with flat"));
-    refused(
+    misused(&elf, "--load-addr 0x2000 GUEST", &format!("--load-addr {no} elf, only with flat"));
+    misused(&elf, "--entry 0x2000 GUEST", &format!("--entry {no} elf, only with flat"));
+    misused(
         &elf,
         "GUEST -- x",
         &format!(
@@ -260,7 +283,7 @@ fn options_that_do_not_go_with_the_format_are_refused() {
              linux"
         ),
     );
-    refused(
+    misused(
         &bzimage(&FAULT),
         "--module x GUEST",
         &format!("--module {no} linux, only with multiboot, pvh"),

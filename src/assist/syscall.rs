@@ -43,9 +43,12 @@ const DATA: u16 = 0xc093;
 ///
 /// The host refuses a call about the vCPU.
 pub fn stop_at(cpu: &mut impl Cpu) -> io::Result<Option<u64>> {
-    let (regs, system) = (cpu.registers()?, cpu.system()?);
-    let entry = cpu.msr(IA32_LSTAR)?.unwrap_or(0);
-    if !system.is_long() || system.efer & EFER_SCE == 0 || entry == 0 {
+    let system = cpu.system()?;
+    if !system.is_long() || system.efer & EFER_SCE == 0 {
+        return Ok(None);
+    }
+    let (regs, entry) = (cpu.registers()?, cpu.msr(IA32_LSTAR)?.unwrap_or(0));
+    if entry == 0 {
         return Ok(None);
     }
     let at = system.idtr.base.wrapping_add(PAGE_FAULT * ENTRY_LEN as u64);

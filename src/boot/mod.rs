@@ -102,6 +102,13 @@ pub enum BootError {
     NobodyToStart,
 }
 
+impl BootError {
+    /// Whether options do not go together, or with the image.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Option(_) | Self::NobodyToStart)
+    }
+}
+
 /// The machine that a guest finds: what the user asked for, or else what the format of its image
 /// expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -267,11 +267,12 @@ impl<S: Serve> DeviceQueue<S> {
     }
 
     /// Lets go of the devices, and wakes the device thread if it sleeps and helping made work
-    /// for it, or if it naps and that is urgent. No fence is needed: `idle` was set before the device thread last held the
-    /// devices, so either it saw this work then or we see `idle` now.
+    /// for it, or if it naps and that is urgent. No fence is needed: `idle` was set before the
+    /// device thread last held the devices, so either it saw this work then or we see `idle` now.
     fn let_go(&self, devices: MutexGuard<'_, Devices<S>>) {
-        let wake = devices.server.needs_thread() && self.idle.load(Ordering::Relaxed);
-        let urgent = devices.server.is_urgent();
+        let idle = self.idle.load(Ordering::Relaxed);
+        let wake = idle && devices.server.needs_thread();
+        let urgent = !idle && devices.server.is_urgent();
         drop(devices);
         if wake {
             self.wake();

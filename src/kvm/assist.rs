@@ -100,7 +100,7 @@ impl Assistance {
         Ok(())
     }
 
-    /// Before KVM_RUN: the vCPU stops where it is to stop.
+    /// Before KVM_RUN: the vCPU stops where it is to stop, or nowhere any more.
     ///
     /// # Errors
     ///
@@ -111,7 +111,11 @@ impl Assistance {
             return Ok(());
         }
         self.stop_at = address;
-        stop(fd, KVM_GUESTDBG_USE_HW_BP, address)
+        self.steps = false;
+        match address {
+            0 => fd.set_guest_debug(&kvm_guest_debug::default()).map_err(host_error),
+            address => stop(fd, KVM_GUESTDBG_USE_HW_BP, address),
+        }
     }
 
     /// After KVM_EXIT_DEBUG: completes the SYSCALL for which the vCPU has stopped. If it has for

@@ -233,6 +233,7 @@ impl BuildVcpu for KvmVm {
                 tables |= is_boot_area(page.0);
             }
         }
+        self.machine.stop_at.store(0, Ordering::Relaxed);
         first.irqchip.put_back(&self.machine.vm)?;
         for lapic in &*first.lapics.lock() {
             lapic.put_back()?;
