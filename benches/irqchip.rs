@@ -1,7 +1,7 @@
-//! What interrupt controllers cost: the whole run of a guest that ends at once, with none, with all of
-//! them in the kernel and with the local APICs only; and a pulse of COM1's line, which interrupts
-//! nobody, by the two ways that there are to those in the kernel: two levels by KVM_IRQ_LINE, or one
-//! write to an irqfd, which carries no level. Iterations are such pulses.
+//! What interrupt controllers cost: the whole run of a guest that ends at once, with none, with all
+//! of them in the kernel and with the local APICs only; and a pulse of COM1's line, which
+//! interrupts nobody, by the two ways that there are to those in the kernel: two levels by
+//! KVM_IRQ_LINE, or one write to an irqfd, which carries no level. Iterations are such pulses.
 
 #[path = "support/child.rs"]
 mod child;

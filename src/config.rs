@@ -83,8 +83,8 @@ pub struct VmConfig {
 }
 
 impl VmConfig {
-    /// The defaults for a guest: one vCPU, 128 MiB, the image's own mode and place, the UART on standard
-    /// output and input, no time-out and no pinning.
+    /// The defaults for a guest: one vCPU, 128 MiB, the image's own mode and place, the UART on
+    /// standard output and input, no time-out and no pinning.
     pub fn new(guest: GuestSource) -> Self {
         Self {
             guest,

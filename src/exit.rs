@@ -142,7 +142,8 @@ pub enum VmExit {
         /// Which.
         vector: u8,
     },
-    /// KVM_EXIT_DEBUG: the vCPU is where it was told to stop, or has made the one step that it was to.
+    /// KVM_EXIT_DEBUG: the vCPU is where it was told to stop, or has made the one step that it was
+    /// to.
     Debug,
     /// KVM_RUN returned EINTR or EAGAIN: a kick, or a signal that was not for us.
     Interrupted,

@@ -34,8 +34,8 @@ pub const HOLE: Range<u64> = 0xc000_0000..0x1_0000_0000;
 /// taken. It is in the 32-bit hole so that protected mode reaches it too.
 pub const BOOT_AREA: Gpa = Gpa(0xf000_0000);
 
-/// Where conventional memory ends on a PC whose BIOS has an extended BIOS data area (EBDA) of 1 KiB,
-/// which starts here. Nothing is in it, but guests expect that a PC has one.
+/// Where conventional memory ends on a PC whose BIOS has an extended BIOS data area (EBDA) of 1
+/// KiB, which starts here. Nothing is in it, but guests expect that a PC has one.
 pub const CONVENTIONAL_END: u64 = 0x9_fc00;
 
 /// Where extended memory begins. From [`CONVENTIONAL_END`] to here a PC has no memory for its

@@ -2,10 +2,10 @@
 //! that the same code runs under a model checker: crossbeam, parking_lot and std in the
 //! program, versions built on loom's primitives when compiled with `--cfg loom`.
 //!
-//! Only what the model-checked protocols use is here: the device queue
-//! (`devices/queue.rs`), the kick (`vcpu/state.rs`), the turnstile (`vcpu/rounds.rs`), lockstep
-//! (`stress/lockstep.rs`), the ring of recent exits
-//! (`trace/flight.rs`), the streams of a trace (`trace/stream.rs`). `tests/model/` has the scenarios they are checked in.
+//! Only what the model-checked protocols use is here: the device queue (`devices/queue.rs`), the
+//! kick (`vcpu/state.rs`), the turnstile (`vcpu/rounds.rs`), lockstep (`stress/lockstep.rs`), the
+//! ring of recent exits (`trace/flight.rs`), the streams of a trace (`trace/stream.rs`).
+//! `tests/model/` has the scenarios they are checked in.
 
 #[cfg(not(loom))]
 pub use real::*;

@@ -131,8 +131,8 @@ fn an_iteration_does_not_see_what_another_wrote_through_assistance() {
     if !require_kvm() {
         return;
     }
-    // Only an assisted store touches the page at 0x9000: movd %xmm0, 0x9000, after a look that it is
-    // zero; else it ends through the exit port.
+    // Only an assisted store touches the page at 0x9000: movd %xmm0, 0x9000, after a look that it
+    // is zero; else it ends through the exit port.
     let code = [
         0x83, 0x3c, 0x25, 0x00, 0x90, 0x00, 0x00, 0x00, // cmpl $0, 0x9000
         0x75, 0x13, // jne bad

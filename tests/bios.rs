@@ -1,5 +1,6 @@
-//! The BIOS that kernels of the 16-bit boot protocol get, asked by such a kernel, which is assembled on
-//! the spot: each service's answer is checked there, and a letter printed if it is right.
+//! The BIOS that kernels of the 16-bit boot protocol get, asked by such a kernel, which is
+//! assembled on the spot: each service's answer is checked there, and a letter printed if it is
+//! right.
 
 mod support;
 
@@ -11,7 +12,8 @@ use std::process::{Command, Stdio};
 
 use support::{Running, minivmm, require_kvm};
 
-/// A bzImage with nothing but a real-mode part (Linux's boot protocol, "The Real-Mode Kernel Header").
+/// A bzImage with nothing but a real-mode part (Linux's boot protocol, "The Real-Mode Kernel
+/// Header").
 const KERNEL: &str = r#"
     .code16
     .macro  say letter

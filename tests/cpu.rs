@@ -7,8 +7,8 @@ use minivmm::config::{ApicId, CpuFeature, Topology};
 use minivmm::exit::VcpuId;
 use support::{Finished, image, minivmm, require_kvm, run};
 
-/// 64-bit mode. Each vCPU executes CPUID for R12 pairs of leaf and subleaf, which follow the code; when
-/// all are done vCPU 0 writes what they have said, R13 bytes, to COM1, and powers off.
+/// 64-bit mode. Each vCPU executes CPUID for R12 pairs of leaf and subleaf, which follow the code;
+/// when all are done vCPU 0 writes what they have said, R13 bytes, to COM1, and powers off.
 #[rustfmt::skip]
 const CPUID: [u8; 0x72] = [
     0x41, 0xb8, 0x72, 0x10, 0x00, 0x00, // mov $0x1072,%r8d
@@ -81,8 +81,8 @@ const CLOCK: [u8; 0x6e] = [
     0xc3, // ret
 ];
 
-/// 64-bit mode. Switches to x2APIC mode, wakes the vCPU whose APIC id is in R12 by INIT and SIPI, and
-/// powers off when that has run.
+/// 64-bit mode. Switches to x2APIC mode, wakes the vCPU whose APIC id is in R12 by INIT and SIPI,
+/// and powers off when that has run.
 #[rustfmt::skip]
 const WAKE: [u8; 0x4e] = [
     0xb9, 0x1b, 0x00, 0x00, 0x00, // mov $0x1b,%ecx

@@ -1,6 +1,6 @@
 //! Guests of every image format on real KVM, made here of a few bytes of code: the registers that
-//! they start with, what they find in memory, and what is refused. What each field of what a guest is
-//! told must be is tested in `src/boot/`; here a guest looks at it.
+//! they start with, what they find in memory, and what is refused. What each field of what a guest
+//! is told must be is tested in `src/boot/`; here a guest looks at it.
 
 mod support;
 #[path = "../src/boot/synthetic.rs"]

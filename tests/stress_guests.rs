@@ -180,8 +180,8 @@ fn the_documented_command_builds_the_documented_guest() {
     }
 }
 
-/// Every vCPU's local APIC, and the controllers of all, are the same at the start of each iteration,
-/// whatever the iteration before has done to them.
+/// Every vCPU's local APIC, and the controllers of all, are the same at the start of each
+/// iteration, whatever the iteration before has done to them.
 #[test]
 fn interrupt_controllers_come_back_as_they_were() {
     if !require_kvm() {

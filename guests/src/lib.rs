@@ -148,8 +148,8 @@ pub const GUESTS: &[Guest] = &[
     guest!(Platform, Long, "pc-linux", "test the machine as a Linux bzImage"),
 ];
 
-/// A small BIOS for images that call one: 8 KiB for guest address 0xfe000. Its header and `boot/` in
-/// minivmm say what must be filled in.
+/// A small BIOS for images that call one: 8 KiB for guest address 0xfe000. Its header and `boot/`
+/// in minivmm say what must be filled in.
 pub static BIOS: [u8; 0x2000] = *image!("bios");
 
 /// The guest of this name.

@@ -85,8 +85,8 @@ impl<'a, C: Cpu> Exec<'a, C> {
         }
     }
 
-    /// Sets a general register. A 32-bit one takes the upper half with it, in 64-bit mode and, where
-    /// it does not show, elsewhere.
+    /// Sets a general register. A 32-bit one takes the upper half with it, in 64-bit mode and,
+    /// where it does not show, elsewhere.
     pub fn set_register(&mut self, register: Register, value: u64) {
         let is_high_byte =
             matches!(register, Register::AH | Register::CH | Register::DH | Register::BH);

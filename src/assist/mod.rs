@@ -146,7 +146,8 @@ fn handler_of<C: Cpu>(insn: &Instruction) -> Option<Handler<C>> {
         .or_else(|| sse::handler(insn))
 }
 
-/// The end of an instruction: state goes back to the vCPU, the interrupt shadow ends, and what ran with TF set traps (Intel SDM vol. 3, sections 2.3 and 18.3.1.4).
+/// The end of an instruction: state goes back to the vCPU, the interrupt shadow ends, and what ran
+/// with TF set traps (Intel SDM vol. 3, sections 2.3 and 18.3.1.4).
 fn commit(
     cpu: &mut impl Cpu,
     before: GeneralRegisters,

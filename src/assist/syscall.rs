@@ -1,10 +1,11 @@
-//! SYSCALL of 64-bit code in ring 3 (Intel SDM vol. 2, SYSCALL), where a KVM that emulates ring 0 carries
-//! out a half of it: RIP, RCX, R11 and RFLAGS are as they should be, CS and SS still those of ring 3.
+//! SYSCALL of 64-bit code in ring 3 (Intel SDM vol. 2, SYSCALL), where a KVM that emulates ring 0
+//! carries out a half of it: RIP, RCX, R11 and RFLAGS are as they should be, CS and SS still those
+//! of ring 3.
 //!
-//! The guest then fetches the first byte of its own entry point from ring 3, which is a page fault for
-//! every kernel that keeps its pages to itself. So the vCPU is made to stop where the guest's handler
-//! of page faults begins; if it is there for such a fetch, the other half is carried out, and if it is
-//! not, it goes on.
+//! The guest then fetches the first byte of its own entry point from ring 3, which is a page fault
+//! for every kernel that keeps its pages to itself. So the vCPU is made to stop where the guest's
+//! handler of page faults begins; if it is there for such a fetch, the other half is carried out,
+//! and if it is not, it goes on.
 
 use std::io;
 
@@ -61,8 +62,8 @@ pub fn stop_at(cpu: &mut impl Cpu) -> io::Result<Option<u64>> {
     Ok(None)
 }
 
-/// Carries out the other half of the SYSCALL that has led to the handler of page faults; if none has,
-/// nothing changes.
+/// Carries out the other half of the SYSCALL that has led to the handler of page faults; if none
+/// has, nothing changes.
 ///
 /// # Errors
 ///
@@ -87,8 +88,9 @@ fn known<T>(result: Result<T, Stop>) -> io::Result<Option<T>> {
     }
 }
 
-/// The state after a SYSCALL, if the page fault is of one that was half done: its frame is of the entry
-/// point in ring 3, RCX is behind a SYSCALL, and R11 has the flags that became those in the frame.
+/// The state after a SYSCALL, if the page fault is of one that was half done: its frame is of the
+/// entry point in ring 3, RCX is behind a SYSCALL, and R11 has the flags that became those in the
+/// frame.
 fn half_done<C: Cpu>(
     cpu: &mut C,
     regs: GeneralRegisters,

@@ -731,7 +731,8 @@ fn faults_of_iret_have_their_error_codes_and_change_nothing() {
     assert_eq!(cpu.complete(&IRETD), None);
 }
 
-/// A vCPU at its handler of page faults, for the first byte of the entry point that SYSCALL went to.
+/// A vCPU at its handler of page faults, for the first byte of the entry point that SYSCALL went
+/// to.
 fn after_half_a_syscall() -> TestCpu {
     let mut cpu = with_tables(TestCpu::long());
     put_gate(&mut cpu, 14, 0x8e, 0);

@@ -90,8 +90,8 @@ fn put(bytes: &mut [u8], offset: usize, value: u16) {
     bytes[offset..offset + 2].copy_from_slice(&value.to_le_bytes());
 }
 
-/// What INT 15h, 88h and E801h tell: KiB above 1 MiB, of which no more than 63 MiB; KiB between 1 and
-/// 16 MiB; and 64 KiB blocks above 16 MiB.
+/// What INT 15h, 88h and E801h tell: KiB above 1 MiB, of which no more than 63 MiB; KiB between 1
+/// and 16 MiB; and 64 KiB blocks above 16 MiB.
 fn sizes(map: &[MapEntry]) -> [u16; 3] {
     let above = ram_from(map, MIB);
     let to_16_mib = above.min(15 * MIB);

@@ -2,8 +2,8 @@
 //!
 //! In this order, for one file may be several things: a Linux kernel by its setup header; a
 //! Multiboot kernel by its header, which most have in an ELF file; an ELF file with the note of a
-//! PVH entry point; one with a note of Linux's own, a vmlinux; any other ELF file. All else is a flat
-//! image.
+//! PVH entry point; one with a note of Linux's own, a vmlinux; any other ELF file. All else is a
+//! flat image.
 
 use super::BootError;
 use super::elf::{self, Elf};

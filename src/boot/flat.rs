@@ -1,7 +1,7 @@
 //! Flat images: bytes that go into guest memory as they are, at an address the user chooses.
 //!
-//! Everything else about them is what all formats have in common: finding the file and copying it is
-//! in `file.rs`, its place in memory in `layout.rs`, and the registers in `entry.rs`.
+//! Everything else about them is what all formats have in common: finding the file and copying it
+//! is in `file.rs`, its place in memory in `layout.rs`, and the registers in `entry.rs`.
 
 use super::entry::Start;
 use super::layout::{IMAGE, Layout, LayoutError};

@@ -1,5 +1,5 @@
-//! Images of every format with anything changed in them, and cut off anywhere: what comes of each is
-//! an error of one line, or a guest all of whose memory was written within its bounds.
+//! Images of every format with anything changed in them, and cut off anywhere: what comes of each
+//! is an error of one line, or a guest all of whose memory was written within its bounds.
 
 use std::io::Write;
 

@@ -3,8 +3,8 @@
 //!
 //! A [`Layout`] is made before there is any guest memory: everything that can be wrong with
 //! addresses and sizes is an error here. What a header of an image says is taken for no more than a
-//! claim; only ranges that lie in RAM and do not overlap get in. Then [`Layout::write`] copies. Plain
-//! arithmetic on the main thread.
+//! claim; only ranges that lie in RAM and do not overlap get in. Then [`Layout::write`] copies.
+//! Plain arithmetic on the main thread.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

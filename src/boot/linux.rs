@@ -1,11 +1,10 @@
 //! Linux kernels: bzImage by the 64-bit, the 32-bit or the 16-bit boot protocol, and vmlinux.
 //!
 //! Here is what is done with a kernel once it is known: where it goes, the initial RAM disk, the
-//! command line, and the state at entry. What a bzImage says about itself is in
-//! `linux/header.rs`, what the kernel is told in `linux/zero_page.rs`, and the start in real mode in
-//! `linux/real_mode.rs`. The source is "The
-//! Linux/x86 Boot Protocol" (Linux, Documentation/arch/x86/boot.rst, version 2.15) and
-//! zero-page.rst beside it.
+//! command line, and the state at entry. What a bzImage says about itself is in `linux/header.rs`,
+//! what the kernel is told in `linux/zero_page.rs`, and the start in real mode in
+//! `linux/real_mode.rs`. The source is "The Linux/x86 Boot Protocol" (Linux,
+//! Documentation/arch/x86/boot.rst, version 2.15) and zero-page.rst beside it.
 //!
 //! linux-loader gives the structures. Its loader for bzImage is not used: it takes a file that ends
 //! early for a good one, knows neither versions of the protocol nor init_size, and says of an error

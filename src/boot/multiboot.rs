@@ -1,8 +1,8 @@
 //! Multiboot 1: kernels with a header of that standard, as GRUB and many others load them.
 //!
 //! Here are the search for the header, what it asks for, and the state at entry; what the guest is
-//! told is in `multiboot/info.rs`. The source is the Multiboot Specification, version 0.6.96. What a
-//! kernel asks for and we do not have, such as a video mode, is an error: the standard says that
+//! told is in `multiboot/info.rs`. The source is the Multiboot Specification, version 0.6.96. What
+//! a kernel asks for and we do not have, such as a video mode, is an error: the standard says that
 //! a loader must not go on then.
 
 mod info;

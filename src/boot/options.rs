@@ -1,5 +1,5 @@
-//! Which options go with which format of the image. One that would do nothing is an error: a user who
-//! gives it expects something of it.
+//! Which options go with which format of the image. One that would do nothing is an error: a user
+//! who gives it expects something of it.
 
 use thiserror::Error;
 

@@ -39,9 +39,9 @@ pub(super) struct Stacks {
 }
 
 impl Stacks {
-    /// Stacks for so many vCPUs in the RAM below `limit` and beside what is `taken`, which is in the
-    /// order of addresses: the largest that there is room for up to 16 KiB each, and a multiple of
-    /// 16 bytes.
+    /// Stacks for so many vCPUs in the RAM below `limit` and beside what is `taken`, which is in
+    /// the order of addresses: the largest that there is room for up to 16 KiB each, and a multiple
+    /// of 16 bytes.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! What is known of a campaign while it runs: which iteration each VM is at, and what those before
 //! have come to. The VMs' vCPU threads write it, one iteration at a time; the main thread reads it.
 //!
-//! One lock, held for as long as it takes to count; nothing else is waited for, and no other lock taken, while it
-//! is held.
+//! One lock, held for as long as it takes to count; nothing else is waited for, and no other lock
+//! taken, while it is held.
 
 use std::fmt;
 use std::num::NonZeroU8;

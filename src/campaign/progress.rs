@@ -1,6 +1,6 @@
-//! How far a campaign is, and what has failed, for the user: a bar on a terminal, a line from time to
-//! time elsewhere. On a thread of its own, since whoever reads standard error may take his time, or
-//! not read at all, while the VMs have to be watched over.
+//! How far a campaign is, and what has failed, for the user: a bar on a terminal, a line from time
+//! to time elsewhere. On a thread of its own, since whoever reads standard error may take his time,
+//! or not read at all, while the VMs have to be watched over.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};

@@ -20,8 +20,8 @@ use parking_lot::Mutex;
 /// is gone. Never held together with `Terminal::saved`.
 static PANIC_TERMINAL: Mutex<Weak<Terminal>> = Mutex::new(Weak::new());
 
-/// Restores the terminal that a panic restores, if there is one: for a process that is to end on the
-/// spot, whatever its threads are at. Neither allocates nor waits.
+/// Restores the terminal that a panic restores, if there is one: for a process that is to end on
+/// the spot, whatever its threads are at. Neither allocates nor waits.
 pub fn restore_at_once() {
     let terminal = PANIC_TERMINAL.try_lock().and_then(|terminal| terminal.upgrade());
     if let Some(terminal) = terminal

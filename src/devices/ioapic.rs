@@ -1,12 +1,12 @@
 //! The IOAPIC as a pure register machine: 24 pins, each with an entry that says which message goes
 //! to the local APICs. Pins are driven and ends of interrupts told; messages go to a function that
-//! the caller gives, which says whether a local APIC took them. With the IOAPIC in the kernel this is
-//! not used.
+//! the caller gives, which says whether a local APIC took them. With the IOAPIC in the kernel this
+//! is not used.
 //!
 //! The source is Intel's 82093AA datasheet (order number 290566). As in KVM's own model, a pin's
-//! polarity is that of its wire and so does not matter, an entry that becomes edge-triggered forgets
-//! its remote IRR (which is how Linux ends an interrupt at an IOAPIC of this version), and ExtINT
-//! messages reach nobody.
+//! polarity is that of its wire and so does not matter, an entry that becomes edge-triggered
+//! forgets its remote IRR (which is how Linux ends an interrupt at an IOAPIC of this version), and
+//! ExtINT messages reach nobody.
 
 use crate::irq::Message;
 
@@ -157,8 +157,8 @@ impl IoApic {
         }
     }
 
-    /// Of each pin whose entry is level-triggered, the message, masked or not: the local APICs' ends of
-    /// these interrupts are to be [told](Self::end).
+    /// Of each pin whose entry is level-triggered, the message, masked or not: the local APICs'
+    /// ends of these interrupts are to be [told](Self::end).
     pub fn level_messages(&self) -> [Option<Message>; PINS] {
         self.entries.map(level_message)
     }

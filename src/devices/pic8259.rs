@@ -3,10 +3,10 @@
 //! inputs and takes the vector is in `split_irqchip.rs`. With the controllers in the kernel this is
 //! not used.
 //!
-//! The source is Intel's 8259A datasheet (order number 231468), in the 8086 mode, which is the only one
-//! of a PC. Two things are as in KVM's own model, so that a guest finds the same with either: an edge
-//! stays latched when its input goes low before the interrupt is acknowledged (a chip would then give
-//! its input 7), and so does the second controller's request at the first.
+//! The source is Intel's 8259A datasheet (order number 231468), in the 8086 mode, which is the only
+//! one of a PC. Two things are as in KVM's own model, so that a guest finds the same with either:
+//! an edge stays latched when its input goes low before the interrupt is acknowledged (a chip would
+//! then give its input 7), and so does the second controller's request at the first.
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,8 +151,8 @@ impl Pic {
     }
 
     fn begin_initialisation(&mut self, icw1: u8) {
-        // Inputs, ELCR and the vectors stay. A request by an edge needs a new edge. ISR the datasheet
-        // does not mention; here it is cleared, for nobody would end what it says.
+        // Inputs, ELCR and the vectors stay. A request by an edge needs a new edge. ISR the
+        // datasheet does not mention; here it is cleared, for nobody would end what it says.
         *self = Self {
             inputs: self.inputs,
             requests: self.inputs & self.level,
@@ -245,8 +245,8 @@ pub struct PicPair {
 }
 
 impl PicPair {
-    /// Inputs that have an ELCR bit: not those of the PIT, the keyboard, the cascade, the RTC and the
-    /// coprocessor (82371AB datasheet, section 4.2.6).
+    /// Inputs that have an ELCR bit: not those of the PIT, the keyboard, the cascade, the RTC and
+    /// the coprocessor (82371AB datasheet, section 4.2.6).
     const CAN_BE_LEVEL: [u8; 2] = [0xf8, 0xde];
 
     fn chip(&mut self, chip: Chip) -> &mut Pic {
@@ -318,8 +318,8 @@ impl PicPair {
         vector
     }
 
-    /// Whether an edge at `irq`, one of the master's, would be one too many: the last one has not been
-    /// taken, or its handler has not come to its end. One that is masked waits for nobody.
+    /// Whether an edge at `irq`, one of the master's, would be one too many: the last one has not
+    /// been taken, or its handler has not come to its end. One that is masked waits for nobody.
     pub fn is_busy(&self, irq: u8) -> bool {
         let Pic { requests, in_service, mask, .. } = self.master;
         (requests & !mask | in_service) & (1 << irq) != 0

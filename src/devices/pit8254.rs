@@ -1,6 +1,7 @@
 //! The PC's timer, an 8254 with three counters, as a pure register machine: time and gates are
-//! told, outputs are values. Output 0 is interrupt 0 (`split_irqchip.rs`), gate and output 2 are bits of
-//! port 0x61, and counter 1 once refreshed memory. With the timer in the kernel this is not used.
+//! told, outputs are values. Output 0 is interrupt 0 (`split_irqchip.rs`), gate and output 2 are
+//! bits of port 0x61, and counter 1 once refreshed memory. With the timer in the kernel this is not
+//! used.
 //!
 //! The source is Intel's 8254 datasheet (order number 231164). The counters themselves are in
 //! `counter.rs`.

@@ -314,8 +314,8 @@ impl<S: Serve> DeviceQueue<S> {
         result
     }
 
-    /// Serves what is in line, then runs `f` on the devices, again and again while it is refused for
-    /// want of room: for what comes after all that was posted before.
+    /// Serves what is in line, then runs `f` on the devices, again and again while it is refused
+    /// for want of room: for what comes after all that was posted before.
     ///
     /// # Errors
     ///

@@ -126,7 +126,8 @@ fn read_file(name: &str, path: &Path, room: u64) -> Result<Vec<u8>, SetupError> 
         return Err(SetupError::NotAFile { name: name(), path: path.to_owned() });
     }
     let mut contents = Vec::new();
-    // One byte more than there is room for says that there is not, whatever its length is meanwhile.
+    // One byte more than there is room for says that there is not, whatever its length is
+    // meanwhile.
     let mut file = File::open(path).map_err(failed)?.take(room + 1);
     file.read_to_end(&mut contents).map_err(failed)?;
     if contents.len() as u64 > room {

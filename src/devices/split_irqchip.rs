@@ -1,11 +1,11 @@
-//! The interrupt controllers of `--irqchip split`, wired as on a PC: a line of the platform leads to
-//! an input of the 8259s and to a pin of the IOAPIC, the 8259s lead to the boot vCPU's INTR, and the
-//! IOAPIC's messages to the local APICs, which are in the kernel.
+//! The interrupt controllers of `--irqchip split`, wired as on a PC: a line of the platform leads
+//! to an input of the 8259s and to a pin of the IOAPIC, the 8259s lead to the boot vCPU's INTR, and
+//! the IOAPIC's messages to the local APICs, which are in the kernel.
 //!
 //! Shared by the devices, which hold it for an access or a change of a line, and by the vCPUs' run
-//! loops, which acknowledge an interrupt and tell its end without the devices. Lock order: the devices,
-//! then `chips`, then the kicker of the boot vCPU; nobody takes another lock or waits with `chips`
-//! held, so that it is as good as free.
+//! loops, which acknowledge an interrupt and tell its end without the devices. Lock order: the
+//! devices, then `chips`, then the kicker of the boot vCPU; nobody takes another lock or waits with
+//! `chips` held, so that it is as good as free.
 
 use std::sync::Arc;
 

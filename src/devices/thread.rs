@@ -183,8 +183,8 @@ impl<'a, W: WatchOutput> DeviceThread<'a, W> {
         self.control.report()
     }
 
-    /// Sleeps until there is work: the last look and the sleep are one step of the protocol. False if
-    /// the devices have been told the time, and that was all.
+    /// Sleeps until there is work: the last look and the sleep are one step of the protocol. False
+    /// if the devices have been told the time, and that was all.
     fn sleep(&mut self) -> bool {
         let queue = self.queue;
         let timer = queue.visit(DeviceSet::tick);

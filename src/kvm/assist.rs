@@ -1,8 +1,9 @@
 //! KVM's vCPU as the completion of instructions sees it (`src/assist/`): every look at its state is
-//! an ioctl, made only for an instruction that KVM could not emulate. Used by the vCPU's own thread.
+//! an ioctl, made only for an instruction that KVM could not emulate. Used by the vCPU's own
+//! thread.
 //!
-//! Guest memory is reached past KVM, as a device's direct access would: through vm-memory, and for a
-//! compare-and-exchange by the host's own atomic instruction on the memory behind the guest's.
+//! Guest memory is reached past KVM, as a device's direct access would: through vm-memory, and for
+//! a compare-and-exchange by the host's own atomic instruction on the memory behind the guest's.
 
 use std::arch::{asm, is_x86_feature_detected};
 use std::collections::BTreeSet;
@@ -85,8 +86,9 @@ impl Assistance {
     }
 
     /// After an instruction was completed: KVM emulates ring 0 of this guest, and if the guest uses
-    /// SYSCALL, all vCPUs are to stop at the handler of its page faults. They share that: a vCPU that
-    /// is yet to be started comes out of KVM_RUN when it is, and not again before its first process.
+    /// SYSCALL, all vCPUs are to stop at the handler of its page faults. They share that: a vCPU
+    /// that is yet to be started comes out of KVM_RUN when it is, and not again before its first
+    /// process.
     ///
     /// # Errors
     ///
@@ -258,8 +260,8 @@ impl Cpu for KvmCpu<'_> {
         for (word, bytes) in xsave.region.iter_mut().zip(area.as_chunks().0) {
             *word = u32::from_le_bytes(*bytes);
         }
-        // SAFETY: the size of the area is that of KVM_GET_XSAVE for all features that were not asked
-        // for with arch_prctl(2), which we do not do; what it holds came from there, too.
+        // SAFETY: the size of the area is that of KVM_GET_XSAVE for all features that were not
+        // asked for with arch_prctl(2), which we do not do; what it holds came from there, too.
         unsafe { self.fd.set_xsave(&xsave) }.map_err(host_error)
     }
 

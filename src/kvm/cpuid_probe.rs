@@ -1,9 +1,9 @@
 //! What a guest sees of CPUID bits that its table does not have: asked of a guest.
 //!
 //! Not every KVM can make a guest see its table: with hardware support CPUID always exits, without
-//! (PVM) it may not in ring 3, and ring 0 may see the host's bits beside. No capability tells.
-//! So a VM of two pages is made, and its vCPU executes the instruction, in either ring. That takes a
-//! few milliseconds, and is done only if a bit is to be hidden. Runs on the main thread.
+//! (PVM) it may not in ring 3, and ring 0 may see the host's bits beside. No capability tells. So a
+//! VM of two pages is made, and its vCPU executes the instruction, in either ring. That takes a few
+//! milliseconds, and is done only if a bit is to be hidden. Runs on the main thread.
 
 use std::io;
 use std::sync::atomic::AtomicU64;

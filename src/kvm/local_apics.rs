@@ -1,11 +1,12 @@
 //! The way from an IOAPIC outside the kernel to the local APICs in it: KVM_SIGNAL_MSI for a message
 //! (KVM API document, section 4.71), and KVM_SET_GSI_ROUTING to say whose ends are reported. Of the
 //! routes of the GSIs that KVM_CAP_SPLIT_IRQCHIP has reserved, KVM looks at those that are
-//! level-triggered, and makes the end of such an interrupt an exit (section 7.5, KVM_EXIT_IOAPIC_EOI).
+//! level-triggered, and makes the end of such an interrupt an exit (section 7.5,
+//! KVM_EXIT_IOAPIC_EOI).
 //!
-//! A change of the routes waits for those who read them at that moment, all in the kernel and without
-//! a wait of their own; it happens when a guest sets up a level-triggered pin, and not at an
-//! interrupt.
+//! A change of the routes waits for those who read them at that moment, all in the kernel and
+//! without a wait of their own; it happens when a guest sets up a level-triggered pin, and not at
+//! an interrupt.
 
 use std::sync::Arc;
 

@@ -12,8 +12,8 @@ use crate::outcome::ExitCode;
 
 /// The system's allocator, but when it has nothing left the process ends at once: with a line on
 /// standard error and the exit code of a host error. Nothing else would end well: whoever asks for
-/// memory may hold locks, and to unwind takes memory too. What the guest has sent and is not written
-/// yet is lost.
+/// memory may hold locks, and to unwind takes memory too. What the guest has sent and is not
+/// written yet is lost.
 ///
 /// For the program, not for those who use the library. It takes from [`Vec::try_reserve`] and the
 /// like the right to fail.
@@ -35,8 +35,8 @@ impl OrExit {
     }
 
     /// Has the process end in the same way when a thread that was started finds no memory for its
-    /// signal stack. The standard library panics there, before any of the thread's own code runs that
-    /// could report its end, and then aborts.
+    /// signal stack. The standard library panics there, before any of the thread's own code runs
+    /// that could report its end, and then aborts.
     pub fn also_on_panic(&'static self) {
         const NO_STACK: &str = "failed to allocate an alternative stack";
 

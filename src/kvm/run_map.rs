@@ -105,16 +105,16 @@ impl RunMap {
     /// thread.
     pub fn is_ready_for_interrupt(&self) -> bool {
         let run = self.base.cast::<kvm_run>().as_ptr();
-        // SAFETY: the mapping holds a whole `kvm_run` and lives as long as `self`; the kernel writes
-        // this field only in KVM_RUN, which the vCPU's thread is not in.
+        // SAFETY: the mapping holds a whole `kvm_run` and lives as long as `self`; the kernel
+        // writes this field only in KVM_RUN, which the vCPU's thread is not in.
         unsafe { (*run).ready_for_interrupt_injection != 0 }
     }
 
     /// KVM_RUN is to return as soon as the guest can take an external interrupt, or is not. For the
     /// vCPU's own thread.
     pub fn request_window(&self, wanted: bool) {
-        // SAFETY: the byte is inside the mapping, which lives as long as `self`; the kernel reads it
-        // only in KVM_RUN, and nothing of ours refers to it.
+        // SAFETY: the byte is inside the mapping, which lives as long as `self`; the kernel reads
+        // it only in KVM_RUN, and nothing of ours refers to it.
         unsafe {
             self.base.add(offset_of!(kvm_run, request_interrupt_window)).write(wanted.into())
         };

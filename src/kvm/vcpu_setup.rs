@@ -1,8 +1,8 @@
 //! What the vCPUs of a VM have in common as CPUs, and making one: its number in KVM, its CPUID, the
 //! MSRs that firmware sets on a PC.
 //!
-//! What its registers are at entry is `boot/entry.rs`; what it is connected to, `irqchip.rs`. Made on
-//! the main thread, once the VM is there; each vCPU's thread then makes its own vCPU.
+//! What its registers are at entry is `boot/entry.rs`; what it is connected to, `irqchip.rs`. Made
+//! on the main thread, once the VM is there; each vCPU's thread then makes its own vCPU.
 
 use std::io;
 
@@ -20,8 +20,8 @@ use crate::kvm::{cpuid_probe, tsc, x2apic};
 use crate::vcpu::VcpuError;
 
 /// IA32_MISC_ENABLE with fast strings, and IA32_MTRR_DEF_TYPE with MTRRs on and all memory
-/// write-back (Intel SDM vol. 4, table 2-2; vol. 3, section 12.11.2.1). The FPU and MXCSR are, as KVM
-/// makes them, what FNINIT and a reset make them.
+/// write-back (Intel SDM vol. 4, table 2-2; vol. 3, section 12.11.2.1). The FPU and MXCSR are, as
+/// KVM makes them, what FNINIT and a reset make them.
 const FIRMWARE_MSRS: [(u32, u64); 2] = [(0x1a0, 1), (0x2ff, 1 << 11 | 6)];
 
 /// Why there cannot be such a CPU.

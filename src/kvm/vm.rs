@@ -1,4 +1,5 @@
-//! One VM on the host's KVM: KVM_CREATE_VM, the memory slots, and the making of vCPUs. `docs/kvm-api.md` walks through these steps.
+//! One VM on the host's KVM: KVM_CREATE_VM, the memory slots, and the making of vCPUs.
+//! `docs/kvm-api.md` walks through these steps.
 
 use std::io;
 use std::path::Path;
@@ -138,9 +139,9 @@ impl KvmVm {
         }
     }
 
-    /// Has KVM drop what it has made of the guest's page tables, its own tables and TLBs: to delete a
-    /// memory slot does that. This one is a page in the hole that the guest never sees. Takes some
-    /// 150 µs on a KVM without hardware below it, and as long again in page faults.
+    /// Has KVM drop what it has made of the guest's page tables, its own tables and TLBs: to delete
+    /// a memory slot does that. This one is a page in the hole that the guest never sees. Takes
+    /// some 150 µs on a KVM without hardware below it, and as long again in page faults.
     fn forget_translations(&self) -> io::Result<()> {
         let regions: Vec<_> = self.machine.memory.regions().collect();
         let slot = u32::try_from(regions.len()).unwrap_or(u32::MAX);
@@ -153,8 +154,8 @@ impl KvmVm {
                 memory_size,
                 userspace_addr: page.host_addr,
             };
-            // SAFETY: the page is the first one of `self.machine.memory`, which outlives the VM, and the
-            // slot is gone again before any vCPU runs.
+            // SAFETY: the page is the first one of `self.machine.memory`, which outlives the VM,
+            // and the slot is gone again before any vCPU runs.
             unsafe { self.machine.vm.set_user_memory_region(region) }
                 .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
         }
@@ -211,8 +212,8 @@ impl BuildVcpu for KvmVm {
     }
 
     /// KVM_GET_DIRTY_LOG tells which pages the guest has written to since the last time; only those
-    /// are touched. KVM does not see that we write to page tables, so if any may be among them it has
-    /// to forget all that it knows of them.
+    /// are touched. KVM does not see that we write to page tables, so if any may be among them it
+    /// has to forget all that it knows of them.
     fn reset(&self) -> io::Result<()> {
         let first = self.first.as_ref().ok_or(io::ErrorKind::Unsupported)?;
         let mut tables = first.paging.load(Ordering::Acquire);

@@ -5,8 +5,8 @@
 //! wanted of it, and [`skew`] how far apart the vCPUs started. [`result`] is all of that for a
 //! campaign, as a value and as a file, which [`report`] shows and [`merge`] adds up. What a vCPU's
 //! run loop has of it is in [`ports`], by which a guest reports, [`chaos`], the perturbations,
-//! [`lockstep`], the one-at-a-time schedule, and [`start`]. Nothing here knows of KVM; what runs the
-//! VMs is `campaign/`.
+//! [`lockstep`], the one-at-a-time schedule, and [`start`]. Nothing here knows of KVM; what runs
+//! the VMs is `campaign/`.
 
 pub mod chaos;
 pub mod condition;

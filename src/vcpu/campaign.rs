@@ -1,5 +1,5 @@
-//! What decides about a VM's iterations, as its vCPU threads see it: plain data between them, who run
-//! an iteration, and the campaign, which counts them.
+//! What decides about a VM's iterations, as its vCPU threads see it: plain data between them, who
+//! run an iteration, and the campaign, which counts them.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,12 +1,12 @@
-//! The INTR pin of the boot vCPU, where the interrupt controllers that drive it are not in the kernel
-//! (`devices/split_irqchip.rs`). Any thread may drive it; the vCPU's own looks at it before each
-//! entry into the guest, and takes the interrupt then if the guest can be interrupted.
+//! The INTR pin of the boot vCPU, where the interrupt controllers that drive it are not in the
+//! kernel (`devices/split_irqchip.rs`). Any thread may drive it; the vCPU's own looks at it before
+//! each entry into the guest, and takes the interrupt then if the guest can be interrupted.
 //!
-//! A pin that rises is a kick ([`VcpuControl::kick`]) like a request to stop: the level is stored, then
-//! the vCPU is made to leave the guest, wherever it is, halted too. So the vCPU's next look sees the
-//! level: either the look before the entry did, or the kick came after that look, and then its
-//! `immediate_exit`, or its signal, ends the entry that follows, and the look after that is ordered
-//! behind the kick's store by the swap that takes it back.
+//! A pin that rises is a kick ([`VcpuControl::kick`]) like a request to stop: the level is stored,
+//! then the vCPU is made to leave the guest, wherever it is, halted too. So the vCPU's next look
+//! sees the level: either the look before the entry did, or the kick came after that look, and then
+//! its `immediate_exit`, or its signal, ends the entry that follows, and the look after that is
+//! ordered behind the kick's store by the swap that takes it back.
 
 use std::sync::OnceLock;
 use std::thread::{self, ThreadId};

@@ -1,7 +1,8 @@
 //! A vCPU and its thread: the run loop (`runner.rs`), what other threads may ask of it
 //! (`state.rs`), the thread's life from spawn to report (`handle.rs`), its meeting with the other
-//! vCPUs (`rounds.rs`, `turn.rs`), and the running of a guest again and again (`repeat.rs`, `pace.rs`). What a vCPU *is* is
-//! behind [`VcpuRun`]: KVM's in the program, a scripted one in tests.
+//! vCPUs (`rounds.rs`, `turn.rs`), and the running of a guest again and again (`repeat.rs`,
+//! `pace.rs`). What a vCPU *is* is behind [`VcpuRun`]: KVM's in the program, a scripted one in
+//! tests.
 
 pub mod campaign;
 pub mod handle;
@@ -59,8 +60,8 @@ pub trait VcpuRun {
         Ok(None)
     }
 
-    /// Completes the SYSCALL that the host has carried out to a half only, if the vCPU has stopped for
-    /// one. None if it has not, and can run on.
+    /// Completes the SYSCALL that the host has carried out to a half only, if the vCPU has stopped
+    /// for one. None if it has not, and can run on.
     ///
     /// # Errors
     ///
@@ -78,8 +79,8 @@ pub trait VcpuRun {
     }
 
     /// Whether the guest could take an external interrupt at the last exit. From here to
-    /// [`request_window`](Self::request_window) is for a vCPU whose local APIC takes the interrupts of
-    /// PICs that are not in the kernel.
+    /// [`request_window`](Self::request_window) is for a vCPU whose local APIC takes the interrupts
+    /// of PICs that are not in the kernel.
     fn can_be_interrupted(&mut self) -> bool {
         false
     }
@@ -94,8 +95,8 @@ pub trait VcpuRun {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// From now on [`VmExit::IrqWindowOpen`] tells that the guest can take an external interrupt, or
-    /// not.
+    /// From now on [`VmExit::IrqWindowOpen`] tells that the guest can take an external interrupt,
+    /// or not.
     fn request_window(&mut self, wanted: bool) {
         let _ = wanted;
     }

@@ -1,6 +1,6 @@
 //! What keeps a vCPU from just going on: the perturbations of chaos, and the turns of lockstep. The
-//! run loop asks before each entry into the guest and after each exit; without a campaign that wants
-//! it there is none of this.
+//! run loop asks before each entry into the guest and after each exit; without a campaign that
+//! wants it there is none of this.
 
 use std::sync::Arc;
 use std::thread;

@@ -1,5 +1,5 @@
-//! What a VM that runs its guest again and again has besides: how it does so, the iteration that runs,
-//! and what that has come to. The doing is in `turn.rs`.
+//! What a VM that runs its guest again and again has besides: how it does so, the iteration that
+//! runs, and what that has come to. The doing is in `turn.rs`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,8 +23,8 @@ use crate::vcpu::registers::Registers;
 use crate::vcpu::rounds::Brought;
 use crate::vcpu::state::VcpuControl;
 
-/// How long vCPUs that start together, each on a CPU of its own, wait there for each other, at most:
-/// longer than a wake-up takes on a host whose idle CPUs sleep.
+/// How long vCPUs that start together, each on a CPU of its own, wait there for each other, at
+/// most: longer than a wake-up takes on a host whose idle CPUs sleep.
 const RENDEZVOUS_MAX: Duration = Duration::from_millis(1);
 
 /// How a guest is run again and again.
@@ -153,8 +153,8 @@ impl Repeat {
 type EachRegisters = Vec<Option<Box<Registers>>>;
 
 /// How an iteration came out, by the rule for whole runs: the first that ended it, but an error
-/// beats a success; if nothing did, and it was cut, it took too long. With the registers of those who
-/// were stopped.
+/// beats a success; if nothing did, and it was cut, it took too long. With the registers of those
+/// who were stopped.
 fn outcome_of(ends: Vec<RoundEnd>, cut: Option<Duration>) -> (VmOutcome, EachRegisters) {
     let mut registers: EachRegisters = ends.iter().map(|_| None).collect();
     let mut found = Vec::new();

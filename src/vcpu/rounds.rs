@@ -15,13 +15,12 @@
 //!
 //! Invariants. `state.missing` counts the threads that have not come since the last opening; only
 //! who brings it to 0 opens, and nobody comes again before that. A seat's `may_run` only grows, and
-//! only after the state says so; a thread runs round n once its `may_run` is n or more. Whatever ends
-//! a round early ([`Rounds::end`]) does so with the state's lock held and somebody missing: so its
-//! kicks are over before the last one comes. A vCPU that has ended may still be kicked, for that or
-//! by chaos; whoever opens the next round takes all kicks back, while nobody runs.
-//! Where only the boot vCPU starts by
-//! itself, the others are let run first and the last of them lets the boot vCPU
-//! ([`Rounds::wait_in_guest`]). The model checker runs it.
+//! only after the state says so; a thread runs round n once its `may_run` is n or more. Whatever
+//! ends a round early ([`Rounds::end`]) does so with the state's lock held and somebody missing: so
+//! its kicks are over before the last one comes. A vCPU that has ended may still be kicked, for
+//! that or by chaos; whoever opens the next round takes all kicks back, while nobody runs. Where
+//! only the boot vCPU starts by itself, the others are let run first and the last of them lets the
+//! boot vCPU ([`Rounds::wait_in_guest`]). The model checker runs it.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -128,8 +127,8 @@ impl<E> Rounds<E> {
         }
     }
 
-    /// vCPU `id` is about to enter the guest, where it waits for the boot vCPU: the last one lets the
-    /// boot vCPU run `round`. Nobody else does, so it comes after all of them.
+    /// vCPU `id` is about to enter the guest, where it waits for the boot vCPU: the last one lets
+    /// the boot vCPU run `round`. Nobody else does, so it comes after all of them.
     pub fn wait_in_guest(&self, id: VcpuId, round: u64) {
         let others = self.seats.len() as u64 - 1;
         if id == BOOT_VCPU {

@@ -1,5 +1,6 @@
 //! The run loop of one vCPU: enter the guest, look at the exit, act on it (`runner/act.rs`), record
-//! it, again. Runs on the vCPU's own thread; generic over [`VcpuRun`], so that tests run it without KVM.
+//! it, again. Runs on the vCPU's own thread; generic over [`VcpuRun`], so that tests run it without
+//! KVM.
 
 mod act;
 
@@ -190,8 +191,8 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
         }
     }
 
-    /// Has the guest take the interrupt that INTR asks for, now if it can, or else as soon as it can.
-    /// Right before the entry: the invariant is in `intr.rs`.
+    /// Has the guest take the interrupt that INTR asks for, now if it can, or else as soon as it
+    /// can. Right before the entry: the invariant is in `intr.rs`.
     fn take_interrupt(&mut self) -> io::Result<()> {
         let Some(SplitInterrupts { irqchip, intr }) =
             self.interrupts.as_ref().filter(|_| self.id == BOOT_VCPU)

@@ -1,8 +1,8 @@
-//! From round to round: how the vCPU threads of a VM come together, start, and, in a campaign, do it
-//! again. Between two iterations the vCPU that came last makes the turn, while all others wait at the
-//! turnstile: it has the campaign told how the iteration came out, puts memory and devices back to
-//! how they were, and draws what the next one needs. The vCPUs themselves are put back by their own
-//! threads, each as soon as it has ended.
+//! From round to round: how the vCPU threads of a VM come together, start, and, in a campaign, do
+//! it again. Between two iterations the vCPU that came last makes the turn, while all others wait
+//! at the turnstile: it has the campaign told how the iteration came out, puts memory and devices
+//! back to how they were, and draws what the next one needs. The vCPUs themselves are put back by
+//! their own threads, each as soon as it has ended.
 
 use std::time::{Duration, Instant};
 

@@ -50,8 +50,8 @@ impl RoundHandle {
         }
     }
 
-    /// Makes a vCPU leave the guest; it goes back in by itself. One that is kicked again before it is
-    /// back does not get there: whoever kicks without a pause keeps it out of the guest.
+    /// Makes a vCPU leave the guest; it goes back in by itself. One that is kicked again before it
+    /// is back does not get there: whoever kicks without a pause keeps it out of the guest.
     pub fn kick(&self, vcpu: VcpuId) {
         if let Some(vm) = self.0.upgrade() {
             vm.kick(vcpu);

@@ -193,8 +193,8 @@ impl Turnstile for Sketch {
     }
 }
 
-/// Two vCPUs run up to two rounds; `outside` happens to them meanwhile. Returns the rounds that each
-/// has run.
+/// Two vCPUs run up to two rounds; `outside` happens to them meanwhile. Returns the rounds that
+/// each has run.
 fn two_rounds<T: Turnstile>(turnstile: T, outside: impl FnOnce(&T)) -> [u64; 2] {
     let turnstile = Arc::new(turnstile);
     // Those who run, invisible to the checker: what is to be seen is that they are kept apart.

@@ -9,8 +9,9 @@ const PATHS: &[&str] = &["/boot/ipxe.lkrn", "/usr/lib/ipxe/ipxe.lkrn"];
 /// Ctrl-B, which stops iPXE from booting by itself.
 const COMMAND_LINE_KEY: &str = "\x02";
 
-/// A flat guest in protected mode: SS with a base of 0x1_0000, and #UD. Its handler prints whether what
-/// was pushed is there. (The data is what a debugger shows as code; the interrupt table is at 0x4000.)
+/// A flat guest in protected mode: SS with a base of 0x1_0000, and #UD. Its handler prints whether
+/// what was pushed is there. (The data is what a debugger shows as code; the interrupt table is at
+/// 0x4000.)
 #[rustfmt::skip]
 const STACK_BASE_GUEST: [u8; 0x80] = [
     0x0f, 0x01, 0x15, 0x54, 0x10, 0x00, 0x00, 0x0f, 0x01, 0x1d, 0x5a, 0x10, 0x00, 0x00, // lgdt; lidt
@@ -25,8 +26,8 @@ const STACK_BASE_GUEST: [u8; 0x80] = [
     0xff, 0xff, 0x00, 0x00, 0x00, 0x93, 0xcf, 0x00, 0xff, 0xff, 0x00, 0x00, 0x01, 0x93, 0xcf, 0x00, // data; data with the base 0x1_0000
 ];
 
-/// Whether an interrupt of 32-bit code pushes where SS says. Where it does not, iPXE, whose segments
-/// have bases, returns from its first interrupt to anywhere, and that is said.
+/// Whether an interrupt of 32-bit code pushes where SS says. Where it does not, iPXE, whose
+/// segments have bases, returns from its first interrupt to anywhere, and that is said.
 fn can_take_interrupts() -> bool {
     let guest = image(&STACK_BASE_GUEST);
     let mut command = minivmm("-q --mode protected");

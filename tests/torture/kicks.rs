@@ -1,6 +1,6 @@
 //! Storms of kicks: other threads kick the vCPUs as fast as they can while the guests do I/O and
-//! while they spin. They do so in gusts: a vCPU that is kicked again before it has entered the guest
-//! does not enter it, so that one that is kicked without any pause gets nowhere.
+//! while they spin. They do so in gusts: a vCPU that is kicked again before it has entered the
+//! guest does not enter it, so that one that is kicked without any pause gets nowhere.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,5 @@
-//! Kernels of all kinds, where they go, what is refused of them, and every field that they are told.
+//! Kernels of all kinds, where they go, what is refused of them, and every field that they are
+//! told.
 
 use proptest::prelude::*;
 

@@ -71,7 +71,8 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// The tables of a machine with these vCPUs, with these serial ports besides COM1, and this RAM.
+    /// The tables of a machine with these vCPUs, with these serial ports besides COM1, and this
+    /// RAM.
     ///
     /// # Errors
     ///

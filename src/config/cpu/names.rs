@@ -1,6 +1,6 @@
 //! The names of CPU features, and where CPUID has each: those of Linux's /proc/cpuinfo, and QEMU's
-//! for what KVM offers its guests beside (`kvm-`...). A name may be in two places, as where Intel and
-//! AMD do not agree; two names may be in one.
+//! for what KVM offers its guests beside (`kvm-`...). A name may be in two places, as where Intel
+//! and AMD do not agree; two names may be in one.
 //!
 //! What the topology decides (`ht`, `cmp_legacy`) is not here, nor are bits that the guest's own
 //! control registers switch (`osxsave`, `ospke`).

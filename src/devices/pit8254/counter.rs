@@ -1,6 +1,6 @@
 //! One counter of the 8254, in any of its six modes. Time is in ticks of its clock, and told; what
-//! has happened up to then is computed, not stepped through, so that a long time costs no more than a
-//! short one.
+//! has happened up to then is computed, not stepped through, so that a long time costs no more than
+//! a short one.
 
 use std::mem;
 
@@ -44,7 +44,8 @@ impl Mode {
         matches!(self, Self::Rate | Self::Square)
     }
 
-    /// Begins at an edge of the gate, whose level does not matter; in the others a low gate stops it.
+    /// Begins at an edge of the gate, whose level does not matter; in the others a low gate stops
+    /// it.
     fn is_triggered(self) -> bool {
         matches!(self, Self::OneShot | Self::HardwareStrobe)
     }
@@ -159,8 +160,8 @@ pub struct Counter {
 }
 
 impl Counter {
-    /// A counter at power-on, whose state the datasheet leaves open: here its output is at the level of
-    /// its gate, so that one that counts freely does not rise when the guest sets it up.
+    /// A counter at power-on, whose state the datasheet leaves open: here its output is at the
+    /// level of its gate, so that one that counts freely does not rise when the guest sets it up.
     pub fn new(gate: bool) -> Self {
         Self {
             mode: if gate { Mode::Square } else { Mode::TerminalCount },

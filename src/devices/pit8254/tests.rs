@@ -1,4 +1,5 @@
-//! The 8254's datasheet, mode by mode; and whatever a guest does, against a counter that is stepped.
+//! The 8254's datasheet, mode by mode; and whatever a guest does, against a counter that is
+//! stepped.
 
 use proptest::prelude::*;
 
@@ -299,7 +300,8 @@ impl Step {
 }
 
 proptest! {
-    /// The same whether it is told every tick or only now and then; and the next rise is when it says.
+    /// The same whether it is told every tick or only now and then; and the next rise is when it
+    /// says.
     #[test]
     fn a_jump_in_time_is_as_many_steps(steps in steps()) {
         let (mut jumping, mut stepping) = (Counter::new(true), Counter::new(true));

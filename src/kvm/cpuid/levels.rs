@@ -56,8 +56,8 @@ impl Levels {
         self.topology.cores() * self.topology.threads()
     }
 
-    /// The same with the ids that threads leave unused, of which Intel's counts speak: rounded up to
-    /// a power of two, either gives as many bits as the ids have.
+    /// The same with the ids that threads leave unused, of which Intel's counts speak: rounded up
+    /// to a power of two, either gives as many bits as the ids have.
     fn ids_in_socket(&self) -> u32 {
         self.topology.cores() << self.topology.thread_bits()
     }

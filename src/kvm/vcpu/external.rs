@@ -1,6 +1,6 @@
-//! External interrupts that a vCPU is given from outside the kernel: KVM_INTERRUPT (KVM API document,
-//! section 4.16), when `kvm_run` says that the guest can take one, or at the exit that it makes as soon
-//! as it can (section 5, `request_interrupt_window`).
+//! External interrupts that a vCPU is given from outside the kernel: KVM_INTERRUPT (KVM API
+//! document, section 4.16), when `kvm_run` says that the guest can take one, or at the exit that it
+//! makes as soon as it can (section 5, `request_interrupt_window`).
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -39,9 +39,9 @@ impl KvmVcpu {
         Ok(())
     }
 
-    /// Has an interrupt vanish that was queued and that the guest has not taken. KVM has no call for
-    /// that, so the vCPU takes it where this, and any instruction, is a triple fault. Leaves it in that
-    /// state.
+    /// Has an interrupt vanish that was queued and that the guest has not taken. KVM has no call
+    /// for that, so the vCPU takes it where this, and any instruction, is a triple fault. Leaves it
+    /// in that state.
     pub(super) fn drop_interrupt(&mut self) -> io::Result<()> {
         self.run.request_window(false);
         if !std::mem::take(&mut self.interrupted) {
@@ -62,7 +62,8 @@ impl KvmVcpu {
         Err(io::Error::other("KVM keeps an interrupt that the guest has not taken"))
     }
 
-    /// A state in which the 8259s' interrupts are on, no vector has a gate, and no code can be fetched.
+    /// A state in which the 8259s' interrupts are on, no vector has a gate, and no code can be
+    /// fetched.
     fn set_trap(&mut self) -> io::Result<()> {
         let fd = &self.fd;
         let failed = |error: kvm_ioctls::Error| io::Error::from_raw_os_error(error.errno());
