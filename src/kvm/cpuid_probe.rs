@@ -19,6 +19,7 @@ use crate::config::{
     BootConfig, CpuMode, CpuidBit, CpuidRegister, GuestSource, ImageFormat, MemorySize, VmConfig,
 };
 use crate::exit::VcpuId;
+use crate::kvm::host::uninterrupted;
 
 /// Reads a subleaf and a leaf from any port, and writes what CPUID then says, for ever. In 64-bit
 /// mode, at any address.
@@ -60,10 +61,10 @@ pub fn seen(
     let guest = GuestSource::Demo(&PROBE);
     let config = VmConfig { boot, mode: Some(mode), memory, ..VmConfig::new(guest) };
     let BootedGuest { memory, entry, .. } = boot::load(&config, false).map_err(io::Error::other)?;
-    let vm = kvm.create_vm().map_err(host_error)?;
+    let vm = uninterrupted(|| kvm.create_vm()).map_err(host_error)?;
     let machine = Machine { vm, memory, stop_at: AtomicU64::new(0) };
     map_memory(&machine.vm, &machine.memory, false).map_err(io::Error::other)?;
-    let mut vcpu = machine.vm.create_vcpu(0).map_err(host_error)?;
+    let mut vcpu = uninterrupted(|| machine.vm.create_vcpu(0)).map_err(host_error)?;
     vcpu.set_cpuid2(table).map_err(host_error)?;
     let state = entry.state(VcpuId(0));
     let mut sregs = vcpu.get_sregs().map_err(host_error)?;

@@ -113,6 +113,19 @@ pub enum KvmError {
     Boot(#[from] BootError),
 }
 
+/// Makes a call again until no signal has come in between: one that stops the process and lets it
+/// go on, as ^Z and fg do, ends a call that waits in the kernel.
+pub(super) fn uninterrupted<T>(
+    mut call: impl FnMut() -> Result<T, kvm_ioctls::Error>,
+) -> Result<T, kvm_ioctls::Error> {
+    loop {
+        match call() {
+            Err(error) if error.errno() == libc::EINTR => {}
+            result => return result,
+        }
+    }
+}
+
 pub(super) fn failed(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> KvmError {
     move |error| KvmError::Call { call, source: io::Error::from_raw_os_error(error.errno()) }
 }
@@ -186,6 +199,14 @@ pub(super) fn check_memory(bits: u32, memory: MemorySize) -> Result<(), KvmError
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_call_that_a_signal_has_ended_is_made_again() {
+        let mut results = [libc::EINTR, libc::EINTR, libc::ENOMEM].into_iter();
+        let mut call = || Err::<(), _>(kvm_ioctls::Error::new(results.next().unwrap()));
+        assert_eq!(uninterrupted(&mut call).unwrap_err().errno(), libc::ENOMEM);
+        assert_eq!(uninterrupted(|| Ok(7)).unwrap(), 7);
+    }
 
     #[test]
     fn each_way_in_which_kvm_is_unusable_says_what_to_do() {

@@ -20,6 +20,7 @@ use kvm_ioctls::{VcpuFd, VmFd};
 use crate::config::{IrqChip, StartVcpus};
 use crate::exit::VcpuId;
 use crate::irq::{IrqLine, NullIrq};
+use crate::kvm::host::uninterrupted;
 use crate::kvm::vm::Machine;
 
 /// The pins of the IOAPIC, which are the first GSIs.
@@ -71,11 +72,11 @@ pub fn create(vm: &VmFd, irqchip: IrqChip) -> Result<(), IrqChipError> {
     match irqchip {
         IrqChip::None => Ok(()),
         IrqChip::Kernel => {
-            vm.create_irq_chip().map_err(failed("KVM_CREATE_IRQCHIP"))?;
+            uninterrupted(|| vm.create_irq_chip()).map_err(failed("KVM_CREATE_IRQCHIP"))?;
             route(vm)?;
             // With port 0x61, whose bits are those of the PIT's channel 2.
             let config = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
-            vm.create_pit2(config).map_err(failed("KVM_CREATE_PIT2"))
+            uninterrupted(|| vm.create_pit2(config)).map_err(failed("KVM_CREATE_PIT2"))
         }
         IrqChip::Split => {
             let mut split = kvm_enable_cap { cap: KVM_CAP_SPLIT_IRQCHIP, ..Default::default() };

@@ -15,6 +15,7 @@ use crate::config::{ApicId, CpuFeature, CpuMode, IrqChip, Topology, TopologyErro
 use crate::exit::VcpuId;
 use crate::kvm::cpuid::{CpuidError, CpuidTemplate};
 use crate::kvm::features::{self, FeatureError, LocalApic};
+use crate::kvm::host::uninterrupted;
 use crate::kvm::tsc_offset::TscOffsets;
 use crate::kvm::{cpuid_probe, tsc, x2apic};
 use crate::vcpu::VcpuError;
@@ -122,7 +123,8 @@ impl VcpuSetup {
         };
         // KVM makes its number of a vCPU the id of its local APIC.
         let ApicId(apic_id) = ApicId::of(self.topology, id);
-        let fd = vm.create_vcpu(u64::from(apic_id)).map_err(setup("KVM_CREATE_VCPU"))?;
+        let fd = uninterrupted(|| vm.create_vcpu(u64::from(apic_id)))
+            .map_err(setup("KVM_CREATE_VCPU"))?;
         fd.set_cpuid2(&self.cpuid.for_vcpu(id)).map_err(setup("KVM_SET_CPUID2"))?;
         if let Some(msrs) = &self.msrs {
             let set = fd.set_msrs(msrs).map_err(setup("KVM_SET_MSRS"))?;

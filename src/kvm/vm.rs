@@ -19,7 +19,7 @@ use crate::kvm::cpuid;
 use crate::kvm::entry::{apply_sregs, to_kvm_regs};
 use crate::kvm::first_state::MsrList;
 pub use crate::kvm::host::{KVM_DEVICE, KvmError};
-use crate::kvm::host::{check_memory, check_vcpus, failed, name_of, open};
+use crate::kvm::host::{check_memory, check_vcpus, failed, name_of, open, uninterrupted};
 use crate::kvm::irqchip::{self, FirstIrqChip, FirstLapic, IrqChipError};
 use crate::kvm::local_apics::KvmLocalApics;
 use crate::kvm::run_map::RunMap;
@@ -93,7 +93,7 @@ impl KvmVm {
         check_memory(cpuid::physical_address_bits(cpuid.as_slice()), config.memory)?;
         let gib_pages = cpuid::has_gib_pages(cpuid.as_slice(), &config.platform.cpu);
         let booted = boot::load(config, gib_pages)?;
-        let vm = kvm.create_vm().map_err(failed("KVM_CREATE_VM"))?;
+        let vm = uninterrupted(|| kvm.create_vm()).map_err(failed("KVM_CREATE_VM"))?;
         map_memory(&vm, &booted.memory, config.stress.is_some())?;
         vm.set_tss_address(TSS_ADDRESS).map_err(failed("KVM_SET_TSS_ADDR"))?;
         irqchip::create(&vm, booted.platform.irqchip)?;
@@ -156,7 +156,7 @@ impl KvmVm {
             };
             // SAFETY: the page is the first one of `self.machine.memory`, which outlives the VM,
             // and the slot is gone again before any vCPU runs.
-            unsafe { self.machine.vm.set_user_memory_region(region) }
+            uninterrupted(|| unsafe { self.machine.vm.set_user_memory_region(region) })
                 .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
         }
         Ok(())
@@ -194,7 +194,8 @@ pub(super) fn map_memory(vm: &VmFd, memory: &GuestMemory, log_dirty: bool) -> Re
         // SAFETY: the region is a mapping of `memory`, which `Machine` keeps until after the VM
         // is closed; the stretches do not overlap. What the guest does to it is seen by us
         // only through vm-memory's volatile accesses.
-        unsafe { vm.set_user_memory_region(region) }.map_err(|error| KvmError::Memory {
+        let set = uninterrupted(|| unsafe { vm.set_user_memory_region(region) });
+        set.map_err(|error| KvmError::Memory {
             gpa,
             len,
             ram: memory.layout(),
