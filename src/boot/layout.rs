@@ -1,9 +1,9 @@
 //! What goes where in guest memory: the pieces of an image and what is loaded beside it, each at
 //! an address that nothing else has.
 //!
-//! A [`Layout`] is made before there is any guest memory: everything that can be wrong with
+//! A `Layout` is made before there is any guest memory: everything that can be wrong with
 //! addresses and sizes is an error here. What a header of an image says is taken for no more than a
-//! claim; only ranges that lie in RAM and do not overlap get in. Then [`Layout::write`] copies.
+//! claim; only ranges that lie in RAM and do not overlap get in. Then `Layout::write` copies.
 //! Plain arithmetic on the main thread.
 
 use std::collections::BTreeMap;

@@ -3,10 +3,11 @@
 //!
 //! No edge is lost because the host was late, or the guest: as KVM's own timer does, each that was
 //! missed is made up for, one as soon as the 8259s know of the end of the one before. A guest that
-//! takes it by the IOAPIC gets one each [`GAP`], for nobody here hears of an end then. Nor does the
-//! timer ask for the host more often than that, so that a period of a few ticks does not keep it
-//! busy. Missed edges that are more than [`OWED_MAX`] are dropped, since a machine that was stopped
-//! for an hour need not catch up on it, and so are all when the guest sets the timer up anew.
+//! takes it by the IOAPIC gets one each 0.2 ms (`GAP`), for nobody here hears of an end then. Nor
+//! does the timer ask for the host more often than that, so that a period of a few ticks does not
+//! keep it busy. Missed edges that are more than 1,000 (`OWED_MAX`) are dropped, since a machine
+//! that was stopped for an hour need not catch up on it, and so are all when the guest sets the
+//! timer up anew.
 
 use std::time::Duration;
 
