@@ -32,16 +32,7 @@ struct Language {
 const ASSEMBLY: Language = Language {
     dir: "asm",
     extension: "S",
-    options: &[
-        "-m64",
-        "-nostdlib",
-        "-static",
-        "-no-pie",
-        "-Iasm/include",
-        "-Wl,--oformat=binary",
-        "-Wl,--build-id=none",
-        "-Wl,-T,asm/include/flat.ld",
-    ],
+    options: &["@asm/include/asm.opts", "-Iasm/include", "-Wl,-T,asm/include/flat.ld"],
 };
 
 /// The same command as in docs/stress-guests.md, which explains the options in the file.
@@ -55,15 +46,7 @@ const STRESS: Language = Language {
 const FIRMWARE: Language = Language {
     dir: "firmware",
     extension: "S",
-    options: &[
-        "-m64",
-        "-nostdlib",
-        "-static",
-        "-no-pie",
-        "-Wl,--oformat=binary",
-        "-Wl,--build-id=none",
-        "-Wl,-Ttext=0xe000",
-    ],
+    options: &["@asm/include/asm.opts", "-Wl,-Ttext=0xe000"],
 };
 
 /// The program that all guests of `platform` share: one object of what is in `program`.
