@@ -46,6 +46,13 @@ pub trait LocalApics: fmt::Debug + Send {
     fn report_ends(&mut self, messages: &[Option<Message>]);
 }
 
+/// The vCPUs, which tell the ends of interrupts that their local APICs have reported.
+pub trait AskForEnds: fmt::Debug + Send + Sync {
+    /// Has each vCPU tell what was not told because it sleeps in a HLT. As [`IrqLine`], it must not
+    /// block.
+    fn ask(&self);
+}
+
 /// A device's pin: low at first, and its line is told of changes only.
 #[derive(Debug)]
 pub struct Pin {

@@ -35,7 +35,7 @@ use crate::vcpu::handle::vcpu_life;
 use crate::vcpu::intr::SplitInterrupts;
 use crate::vcpu::registers::Registers;
 use crate::vcpu::repeat::{Repeat, RepeatSetup};
-use crate::vcpu::rounds::{BOOT_VCPU, Rounds};
+use crate::vcpu::rounds::Rounds;
 use crate::vcpu::shared::{Shared, VcpuSeat};
 use crate::vcpu::state::{Gate, VcpuControl};
 use crate::vcpu::{BuildVcpu, VcpuEnd, VcpuError};
@@ -167,9 +167,7 @@ impl<B: BuildVcpu + 'static> Vmm<B> {
         let (sender, events) = events::channel().map_err(VmmError::Events)?;
         let vcpus: Vec<_> = (0..vcpus.get()).map(|id| Vcpu::new(cpu_for(VcpuId(id)))).collect();
         let controls: Vec<_> = vcpus.iter().map(|vcpu| Arc::clone(&vcpu.control)).collect();
-        let interrupts = builder
-            .local_apics()
-            .map(|apics| SplitInterrupts::new(apics, Arc::clone(&controls[BOOT_VCPU.index()])));
+        let interrupts = builder.local_apics().map(|apics| SplitInterrupts::new(apics, &controls));
         let irqchip = interrupts.as_ref().map(|interrupts| Arc::clone(&interrupts.irqchip));
         let mut line = |irq| {
             let line = match &irqchip {

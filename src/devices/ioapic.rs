@@ -199,6 +199,14 @@ impl IoApic {
         }
     }
 
+    /// Whether a pin is high whose interrupt has not come to its end: until then it makes no other.
+    pub fn awaits_end(&self) -> bool {
+        (0..PINS).any(|pin| {
+            let bits = self.entries[pin] & (entry::MASKED | entry::REMOTE_IRR);
+            bits == entry::REMOTE_IRR && self.pins & 1 << pin != 0
+        })
+    }
+
     /// Sends the message of `pin`, unless it is masked or, a level, not at its end.
     fn send(&mut self, pin: usize, mut send: impl FnMut(Message) -> bool) {
         let bits = &mut self.entries[pin];

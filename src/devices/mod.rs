@@ -9,6 +9,7 @@ mod access;
 pub mod acpi_pm;
 pub mod clock;
 pub mod debug_console;
+mod end_watch;
 pub mod exit_port;
 pub mod fw_cfg;
 pub mod i8042;
@@ -249,6 +250,7 @@ impl DeviceSet {
         self.rest.acpi.advance(now);
         self.rest.pit.advance(now);
         self.pins.follow(&mut self.rest, now);
+        self.pins.look_after_ends(now);
         self.known_deadline = self.deadline();
         self.known_deadline
     }
@@ -256,7 +258,8 @@ impl DeviceSet {
     fn deadline(&self) -> Option<Instant> {
         let serial = self.ports.iter().filter_map(|(_, port)| port.deadline());
         let timer = self.pins.deadline(&self.rest);
-        let rest = [self.rest.rtc.deadline(), self.rest.acpi.deadline(), timer];
+        let ends = self.pins.ends_deadline();
+        let rest = [self.rest.rtc.deadline(), self.rest.acpi.deadline(), timer, ends];
         let rest = rest.into_iter().flatten().filter_map(|due| self.clock.instant(due));
         self.com1.deadline().into_iter().chain(serial).chain(rest).min()
     }
@@ -349,6 +352,7 @@ impl Serve for DeviceSet {
             || self.unknown.has_notices()
             || self.ports.iter().any(|(_, port)| port.output_len() > 0)
             || self.deadline().is_some_and(is_news)
+            || self.pins.has_new_wait_for_end()
     }
 
     /// The timer's interrupt, if the thread knows of no deadline as early.

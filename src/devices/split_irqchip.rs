@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::devices::ioapic::{IoApic, PINS, Written};
 use crate::devices::pic8259::{Chip, PicPair, Register};
-use crate::irq::{IrqLine, LocalApics, Pin};
+use crate::irq::{AskForEnds, IrqLine, LocalApics, Pin};
 
 /// Where the master's two registers are, the slave's, and the two ELCRs.
 pub const PIC_PORTS: [u64; 3] = [0x20, 0xa0, 0x4d0];
@@ -33,6 +33,7 @@ const CASCADE_LINE: u32 = 2;
 #[derive(Debug)]
 pub struct SplitIrqChip {
     chips: Mutex<Chips>,
+    vcpus: Box<dyn AskForEnds>,
 }
 
 #[derive(Debug)]
@@ -41,6 +42,8 @@ struct Chips {
     ioapic: IoApic,
     apics: Box<dyn LocalApics>,
     intr: Pin,
+    /// Ends that were told.
+    ends: u64,
 }
 
 impl Chips {
@@ -63,10 +66,15 @@ impl Chips {
 }
 
 impl SplitIrqChip {
-    /// Controllers after a reset, which lead to `apics` and to `intr`, the boot vCPU's pin.
-    pub fn new(apics: Box<dyn LocalApics>, intr: Box<dyn IrqLine>) -> Self {
-        let (pics, ioapic) = (PicPair::default(), IoApic::new());
-        Self { chips: Mutex::new(Chips { pics, ioapic, apics, intr: Pin::new(intr) }) }
+    /// Controllers after a reset, which lead to `apics` and to `intr`, the boot vCPU's pin; `vcpus`
+    /// may be asked for ends that were not told.
+    pub fn new(
+        apics: Box<dyn LocalApics>,
+        intr: Box<dyn IrqLine>,
+        vcpus: Box<dyn AskForEnds>,
+    ) -> Self {
+        let (pics, ioapic, intr) = (PicPair::default(), IoApic::new(), Pin::new(intr));
+        Self { chips: Mutex::new(Chips { pics, ioapic, apics, intr, ends: 0 }), vcpus }
     }
 
     /// The line of interrupt `gsi`.
@@ -93,7 +101,20 @@ impl SplitIrqChip {
     /// A local APIC was told the end of an interrupt whose ends are reported.
     pub fn end(&self, vector: u8) {
         let chips = &mut *self.chips.lock();
+        chips.ends += 1;
         chips.ioapic.end(vector, |message| chips.apics.send(message));
+    }
+
+    /// If a line waits for the end of its interrupt, how many ends had been told before. That one
+    /// begins to wait happens with the devices held: an end only has it go on waiting.
+    pub fn awaits_end(&self) -> Option<u64> {
+        let chips = self.chips.lock();
+        chips.ioapic.awaits_end().then_some(chips.ends)
+    }
+
+    /// Asks the vCPUs whether there are ends that they have not told.
+    pub fn ask_for_ends(&self) {
+        self.vcpus.ask();
     }
 
     /// Whether an edge of the timer would be one too many ([`PicPair::is_busy`]).

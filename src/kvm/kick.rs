@@ -39,15 +39,49 @@ pub fn install_handler() {
         // The only errors are a bad signal number and a bad pointer.
         debug_assert_eq!(result, 0);
     });
+    change_mask(libc::SIG_UNBLOCK);
+}
+
+/// Blocks [`kick_signal`] for the calling thread, or unblocks it.
+fn change_mask(how: libc::c_int) {
     // SAFETY: an all-zero sigset_t is valid memory for sigemptyset to fill in, the pointers are
     // to it, and the old mask is not asked for.
     let result = unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
         libc::sigaddset(&raw mut set, kick_signal());
-        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut())
+        libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut())
     };
+    // The only errors are a bad `how` and a bad pointer.
     debug_assert_eq!(result, 0);
+}
+
+/// While this exists, a [`kick_signal`] is pending for the calling thread, and blocked. Those that
+/// are sent to it meanwhile arrive afterwards, where they interrupt nothing: who sends one sets
+/// `immediate_exit`, too.
+#[derive(Debug)]
+pub struct PendingSignal(());
+
+impl PendingSignal {
+    /// Sends it.
+    pub fn send() -> Self {
+        change_mask(libc::SIG_BLOCK);
+        send_to(gettid());
+        Self(())
+    }
+}
+
+impl Drop for PendingSignal {
+    fn drop(&mut self) {
+        change_mask(libc::SIG_UNBLOCK);
+    }
+}
+
+/// Sends [`kick_signal`] to a thread of this process.
+fn send_to(thread: Pid) {
+    let process = std::process::id();
+    // SAFETY: tgkill(2) takes numbers and touches no memory of ours.
+    unsafe { libc::syscall(libc::SYS_tgkill, process, thread.as_raw(), kick_signal()) };
 }
 
 /// Whether this process ignores `signal`.
@@ -101,9 +135,7 @@ impl KvmKick {
 impl Kick for KvmKick {
     fn kick(&self) {
         self.run.kick();
-        let (process, thread) = (std::process::id(), self.thread.as_raw());
-        // SAFETY: tgkill(2) takes numbers and touches no memory of ours.
-        unsafe { libc::syscall(libc::SYS_tgkill, process, thread, kick_signal()) };
+        send_to(self.thread);
     }
 
     fn take_back(&self) {

@@ -5,6 +5,7 @@
 //! that kvm-ioctls makes of it, which has no access size and no element count for port I/O.
 
 mod external;
+mod halted;
 
 use std::io;
 use std::mem::offset_of;
@@ -210,6 +211,10 @@ impl VcpuRun for KvmVcpu {
 
     fn request_window(&mut self, wanted: bool) {
         self.run.request_window(wanted);
+    }
+
+    fn run_halted(&mut self) -> io::Result<Option<VmExit>> {
+        self.look_while_halted()
     }
 
     fn reset(&mut self) -> io::Result<()> {

@@ -1,19 +1,22 @@
-//! The INTR pin of the boot vCPU, where the interrupt controllers that drive it are not in the
-//! kernel (`devices/split_irqchip.rs`). Any thread may drive it; the vCPU's own looks at it before
-//! each entry into the guest, and takes the interrupt then if the guest can be interrupted.
+//! What leads from interrupt controllers that are not in the kernel (`devices/split_irqchip.rs`) to
+//! the vCPUs: the INTR pin of the boot vCPU, and the question to each whether it has an end of an
+//! interrupt to tell ([`EndCall`]). Any thread may drive the pin or ask; the vCPU's own looks before
+//! each entry into the guest. It takes the interrupt then if the guest can be interrupted, and tells
+//! the end if there is one.
 //!
 //! A pin that rises is a kick ([`VcpuControl::kick`]) like a request to stop: the level is stored,
 //! then the vCPU is made to leave the guest, wherever it is, halted too. So the vCPU's next look
 //! sees the level: either the look before the entry did, or the kick came after that look, and then
 //! its `immediate_exit`, or its signal, ends the entry that follows, and the look after that is
-//! ordered behind the kick's store by the swap that takes it back.
+//! ordered behind the kick's store by the swap that takes it back. The question is the same.
 
 use std::sync::OnceLock;
 use std::thread::{self, ThreadId};
 
 use crate::devices::split_irqchip::SplitIrqChip;
-use crate::irq::{IrqLine, LocalApics};
+use crate::irq::{AskForEnds, IrqLine, LocalApics};
 use crate::sync::{Arc, AtomicBool, Ordering};
+use crate::vcpu::rounds::BOOT_VCPU;
 use crate::vcpu::state::VcpuControl;
 
 /// Interrupt controllers that are not in the kernel, and the pin that they drive.
@@ -23,14 +26,55 @@ pub struct SplitInterrupts {
     pub irqchip: Arc<SplitIrqChip>,
     /// INTR of the boot vCPU.
     pub intr: Arc<IntrPin>,
+    /// The question to each vCPU, in their order.
+    pub ends: Arc<[EndCall]>,
 }
 
 impl SplitInterrupts {
-    /// Controllers that lead to `apics`, and to the boot vCPU, whose control this is.
-    pub fn new(apics: Box<dyn LocalApics>, boot_vcpu: Arc<VcpuControl>) -> Self {
-        let intr = Arc::new(IntrPin::of(boot_vcpu));
+    /// Controllers that lead to `apics`, and to the vCPUs, whose controls these are.
+    pub fn new(apics: Box<dyn LocalApics>, vcpus: &[Arc<VcpuControl>]) -> Self {
+        let intr = Arc::new(IntrPin::of(Arc::clone(&vcpus[BOOT_VCPU.index()])));
         let line = Box::new(IntrLine(Arc::clone(&intr)));
-        Self { irqchip: Arc::new(SplitIrqChip::new(apics, line)), intr }
+        let ends: Arc<[_]> = vcpus.iter().map(|vcpu| EndCall::to(Arc::clone(vcpu))).collect();
+        let vcpus = Box::new(EndCalls(Arc::clone(&ends)));
+        Self { irqchip: Arc::new(SplitIrqChip::new(apics, line, vcpus)), intr, ends }
+    }
+}
+
+/// Asks one vCPU to tell the end of an interrupt, if its local APIC has reported one that the host
+/// keeps for the next entry into the guest.
+#[derive(Debug)]
+pub struct EndCall {
+    asked: AtomicBool,
+    control: Arc<VcpuControl>,
+}
+
+impl EndCall {
+    /// A question to the vCPU with this control, not asked yet.
+    pub fn to(control: Arc<VcpuControl>) -> Self {
+        Self { asked: AtomicBool::new(false), control }
+    }
+
+    /// Asks, and has the vCPU leave the guest for it, wherever it is.
+    pub fn ask(&self) {
+        if !self.asked.swap(true, Ordering::AcqRel) {
+            self.control.kick();
+        }
+    }
+
+    /// Whether it was asked since the last call. For the vCPU's thread.
+    pub fn take(&self) -> bool {
+        // Mostly it was not, and then this writes nothing.
+        self.asked.load(Ordering::Relaxed) && self.asked.swap(false, Ordering::AcqRel)
+    }
+}
+
+#[derive(Debug)]
+struct EndCalls(Arc<[EndCall]>);
+
+impl AskForEnds for EndCalls {
+    fn ask(&self) {
+        self.0.iter().for_each(EndCall::ask);
     }
 }
 
@@ -106,6 +150,26 @@ mod tests {
                 assert_eq!(vcpu.run().unwrap(), VmExit::Interrupted);
             });
             assert!(pin.is_high());
+        });
+    }
+
+    #[test]
+    fn a_question_gets_the_vcpu_out_of_the_guest_once() {
+        watched(|| {
+            let control = Arc::new(VcpuControl::new());
+            let mut vcpu = ScriptedVcpu::new([Step::Spin]);
+            let _published = control.publish(vcpu.kicker());
+            let call = EndCall::to(control.clone());
+            assert!(!call.take());
+            call.ask();
+            call.ask();
+            assert_eq!(vcpu.run().unwrap(), VmExit::Interrupted);
+            assert!(call.take() && !call.take());
+            thread::scope(|scope| {
+                scope.spawn(|| call.ask());
+                assert_eq!(vcpu.run().unwrap(), VmExit::Interrupted);
+            });
+            assert!(call.take());
         });
     }
 

@@ -101,6 +101,17 @@ pub trait VcpuRun {
         let _ = wanted;
     }
 
+    /// If the vCPU sleeps in a HLT in the host, has the host look whether it has anything to tell
+    /// about it, such as the end of an interrupt, without an instruction of the guest's. None if it
+    /// does not sleep: then [`run`](Self::run) does as much. Takes kicks back as that does.
+    ///
+    /// # Errors
+    ///
+    /// The host refuses.
+    fn run_halted(&mut self) -> io::Result<Option<VmExit>> {
+        Ok(None)
+    }
+
     /// Puts the vCPU back to how it was before its first run, whatever its last exit was.
     ///
     /// # Errors

@@ -164,7 +164,7 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
                 Err(Closed) => return self.end(Stop::Closed, VmExit::Interrupted),
             }
             let entered = self.recorder.now();
-            let exit = match self.take_interrupt().and_then(|()| self.vcpu.run()) {
+            let exit = match self.enter() {
                 Ok(exit) => exit,
                 Err(error) => {
                     let registers = self.vcpu.registers();
@@ -191,10 +191,23 @@ impl<'a, V: VcpuRun> Runner<'a, V> {
         }
     }
 
+    /// Enters the guest with what the interrupt controllers have for it; or tells them of an end that
+    /// they have asked for.
+    fn enter(&mut self) -> io::Result<VmExit> {
+        self.take_interrupt()?;
+        if let Some(interrupts) = &self.interrupts
+            && interrupts.ends[self.id.index()].take()
+            && let Some(exit) = self.vcpu.run_halted()?
+        {
+            return Ok(exit);
+        }
+        self.vcpu.run()
+    }
+
     /// Has the guest take the interrupt that INTR asks for, now if it can, or else as soon as it
     /// can. Right before the entry: the invariant is in `intr.rs`.
     fn take_interrupt(&mut self) -> io::Result<()> {
-        let Some(SplitInterrupts { irqchip, intr }) =
+        let Some(SplitInterrupts { irqchip, intr, .. }) =
             self.interrupts.as_ref().filter(|_| self.id == BOOT_VCPU)
         else {
             return Ok(());

@@ -32,6 +32,8 @@ pub(crate) enum Step {
     Exit(VmExit),
     /// Runs until it is kicked.
     Spin,
+    /// No exit: from now on the host has this one to tell of a vCPU that sleeps.
+    Untold(VmExit),
     /// No exit: something that the test does here; a panic, for one.
     Do(Box<dyn FnOnce() + Send>),
     /// KVM_RUN fails.
@@ -106,6 +108,8 @@ pub(crate) struct ScriptedVcpu {
     again: Option<Box<dyn FnMut() -> Steps + Send>>,
     data: Vec<u8>,
     reading: bool,
+    /// What [`VcpuRun::run_halted`] returns.
+    untold: Option<VmExit>,
     /// The last exit was one at which the guest can take an external interrupt.
     open: bool,
     /// The number of entries is in RIP.
@@ -126,6 +130,7 @@ impl ScriptedVcpu {
             again: None,
             data: Vec::new(),
             reading: false,
+            untold: None,
             open: false,
             registers: Registers::default(),
             kicks: Arc::default(),
@@ -180,7 +185,7 @@ impl ScriptedVcpu {
                 self.kicks.wait();
                 VmExit::Interrupted
             }
-            Step::Do(_) => unreachable!("no exit"),
+            Step::Do(_) | Step::Untold(_) => unreachable!("no exit"),
             Step::Fail(kind) => return Err(kind.into()),
         })
     }
@@ -211,6 +216,7 @@ impl VcpuRun for ScriptedVcpu {
             }
             match self.steps.next() {
                 Some(Step::Do(action)) => action(),
+                Some(Step::Untold(exit)) => self.untold = Some(exit),
                 Some(step) => return self.play(step),
                 None => return Ok(VmExit::Hlt),
             }
@@ -234,6 +240,10 @@ impl VcpuRun for ScriptedVcpu {
         if wanted {
             self.log.interrupts.lock().unwrap().push(Offer::Window);
         }
+    }
+
+    fn run_halted(&mut self) -> io::Result<Option<VmExit>> {
+        Ok(self.untold.take())
     }
 
     fn kernel_stats(&mut self) -> Vec<(String, u64)> {

@@ -36,10 +36,17 @@ impl LocalApics for Apics {
     }
 }
 
+#[derive(Debug)]
+struct NoVcpus;
+
+impl AskForEnds for NoVcpus {
+    fn ask(&self) {}
+}
+
 /// INTR is line 99 of the changes.
 fn irqchip_with(intr: &Changes) -> (Arc<SplitIrqChip>, Apics) {
     let apics = Apics::default();
-    let irqchip = SplitIrqChip::new(Box::new(apics.clone()), intr.line(INTR));
+    let irqchip = SplitIrqChip::new(Box::new(apics.clone()), intr.line(INTR), Box::new(NoVcpus));
     (Arc::new(irqchip), apics)
 }
 
@@ -180,4 +187,27 @@ fn a_reset_takes_all_back() {
     // A second one has nothing to say.
     irqchip.reset();
     assert_eq!(apics.take(), []);
+}
+
+#[test]
+fn a_line_awaits_the_end_of_its_interrupt_while_it_is_high() {
+    let (irqchip, _) = irqchip();
+    let mut line = irqchip.line(5);
+    let masked = 1 << 16;
+    for (entry, awaits) in [(0x8045, Some(0)), (0x45, None), (0x8045 | masked, None)] {
+        write_entry(&irqchip, 5, entry);
+        assert_eq!(irqchip.awaits_end(), None);
+        line.set_level(true);
+        assert_eq!(irqchip.awaits_end(), awaits, "{entry:#x}");
+        line.set_level(false);
+    }
+    assert_eq!(irqchip.awaits_end(), None);
+    // Still high at its end, it waits for the next.
+    write_entry(&irqchip, 5, 0x8045);
+    line.set_level(true);
+    irqchip.end(0x45);
+    assert_eq!(irqchip.awaits_end(), Some(1));
+    line.set_level(false);
+    irqchip.end(0x45);
+    assert_eq!(irqchip.awaits_end(), None);
 }

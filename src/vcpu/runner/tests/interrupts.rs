@@ -41,19 +41,20 @@ fn run_on(
     steps: impl FnOnce(&Arc<SplitIrqChip>) -> Vec<Step>,
 ) -> (Vec<Offer>, Vec<u32>) {
     let apics = Apics::default();
-    let boot_vcpu = Arc::new(VcpuControl::new());
-    let interrupts = SplitInterrupts::new(Box::new(apics.clone()), boot_vcpu);
+    let controls = [0, 1].map(|_| Arc::new(VcpuControl::new()));
+    let interrupts = SplitInterrupts::new(Box::new(apics.clone()), &controls);
     let irqchip = &interrupts.irqchip;
     let setup = DeviceSetup { irqchip: Some(Arc::clone(irqchip)), ..DeviceSetup::default() };
     let devices = DeviceSet::new(setup, &mut |gsi| irqchip.line(gsi)).unwrap();
     let posting = devices.post_policy();
     let queue = DeviceQueue::new(devices, 64);
-    let control = VcpuControl::new();
+    let control = &controls[id.index()];
     let vcpu = ScriptedVcpu::new(steps(irqchip));
     let log = vcpu.log();
     let tracing = Tracer::new(TraceSetup::default(), 1).vcpu_tracing(id);
-    let mut runner = Runner::new(id, vcpu, &control, &queue, posting, tracing);
+    let mut runner = Runner::new(id, vcpu, control, &queue, posting, tracing);
     runner.set_interrupts(Some(interrupts));
+    let _published = control.publish(runner.vcpu().kicker());
     let end = runner.run();
     assert!(matches!(end, VcpuEnd::Halted), "{end:?}");
     (log.interrupts(), mem::take(&mut apics.0.lock()))
@@ -130,6 +131,21 @@ fn an_end_that_a_local_apic_reports_gets_to_the_ioapic() {
         let (_, sent) = run_on(id, |irqchip| {
             let mut steps = Vec::from(ioapic(0x18, 0x8051));
             steps.extend([raise(irqchip, 4), Step::Exit(VmExit::IoapicEoi { vector: 0x51 })]);
+            steps
+        });
+        assert_eq!(sent, [0xc051, 0xc051], "still high");
+    }
+}
+
+#[test]
+fn an_end_that_the_host_keeps_is_told_when_it_is_asked_for() {
+    for id in [ID, VcpuId(1)] {
+        let (_, sent) = run_on(id, |irqchip| {
+            let asked = Arc::clone(irqchip);
+            let mut steps = Vec::from(ioapic(0x18, 0x8051));
+            let untold = Step::Untold(VmExit::IoapicEoi { vector: 0x51 });
+            steps.extend([raise(irqchip, 4), untold, Step::out8(0x3ff, 0)]);
+            steps.extend([Step::call(move || asked.ask_for_ends()), Step::out8(0x3ff, 0)]);
             steps
         });
         assert_eq!(sent, [0xc051, 0xc051], "still high");

@@ -1,0 +1,93 @@
+//! A look at what KVM has to tell about a vCPU that sleeps in a HLT. KVM tells the end of an
+//! interrupt (KVM_EXIT_IOAPIC_EOI) on its way into the guest, and a vCPU that sleeps does not go
+//! that way. So this makes it runnable, and enters with a signal pending, for which KVM turns back
+//! right before the guest (KVM API document, section 4.17, KVM_SET_SIGNAL_MASK): `immediate_exit`
+//! would have it turn back before it looks at what there is to tell.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use kvm_bindings::{KVM_MP_STATE_HALTED, KVM_MP_STATE_RUNNABLE, kvm_mp_state, kvm_regs};
+use kvm_ioctls::VcpuFd;
+
+use super::KvmVcpu;
+use crate::exit::VmExit;
+use crate::kvm::kick;
+use crate::vcpu::VcpuRun;
+
+/// `_IOW(KVMIO, 0x8b, struct kvm_signal_mask)` of linux/kvm.h.
+const KVM_SET_SIGNAL_MASK: libc::c_ulong = 0x4004_ae8b;
+/// The kernel's signal set: a bit for each of 64 signals.
+const SIGNAL_SET_LEN: u32 = 8;
+
+/// `struct kvm_signal_mask` with its set.
+#[repr(C)]
+struct SignalMask {
+    len: u32,
+    set: [u8; SIGNAL_SET_LEN as usize],
+}
+
+impl KvmVcpu {
+    /// What [`VcpuRun::run_halted`] says.
+    pub(super) fn look_while_halted(&mut self) -> io::Result<Option<VmExit>> {
+        if state_of(&self.fd)? != KVM_MP_STATE_HALTED {
+            return Ok(None);
+        }
+        let before = regs_of(&self.fd)?;
+        set_state(&self.fd, KVM_MP_STATE_RUNNABLE)?;
+        // The thread's own next look sees whatever the kick was for.
+        self.run.take_back_kick();
+        let exit = self.run_with_signal();
+        // It sleeps on, unless KVM found an interrupt, an INIT or SIPI for it meanwhile.
+        if state_of(&self.fd)? == KVM_MP_STATE_RUNNABLE
+            && regs_of(&self.fd)? == before
+            && !has_injected(&self.fd)?
+        {
+            set_state(&self.fd, KVM_MP_STATE_HALTED)?;
+        }
+        exit.map(Some)
+    }
+
+    /// KVM_RUN with the kick's signal pending, which stays blocked outside of it.
+    fn run_with_signal(&mut self) -> io::Result<VmExit> {
+        let _pending = kick::PendingSignal::send();
+        // No signal is blocked in KVM_RUN: whichever is pending has it turn back.
+        let mask = SignalMask { len: SIGNAL_SET_LEN, set: Default::default() };
+        set_signal_mask(&self.fd, Some(&mask))?;
+        let exit = self.run();
+        set_signal_mask(&self.fd, None)?;
+        exit
+    }
+}
+
+/// From now on KVM_RUN has this set of signals blocked; or those of the thread.
+fn set_signal_mask(fd: &VcpuFd, mask: Option<&SignalMask>) -> io::Result<()> {
+    let mask = mask.map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the descriptor is a vCPU's, the number is that of an ioctl which reads a length and a
+    // set of that length, and the pointer is to both, or null, which the ioctl allows.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), KVM_SET_SIGNAL_MASK, mask) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn state_of(fd: &VcpuFd) -> io::Result<u32> {
+    fd.get_mp_state().map(|state| state.mp_state).map_err(failed)
+}
+
+fn set_state(fd: &VcpuFd, mp_state: u32) -> io::Result<()> {
+    fd.set_mp_state(kvm_mp_state { mp_state }).map_err(failed)
+}
+
+fn regs_of(fd: &VcpuFd) -> io::Result<kvm_regs> {
+    fd.get_regs().map_err(failed)
+}
+
+/// Whether the guest takes an event at its next entry.
+fn has_injected(fd: &VcpuFd) -> io::Result<bool> {
+    let events = fd.get_vcpu_events().map_err(failed)?;
+    let injected = [events.exception.injected, events.interrupt.injected, events.nmi.injected];
+    Ok(injected != [0; 3])
+}
+
+fn failed(error: kvm_ioctls::Error) -> io::Error {
+    io::Error::from_raw_os_error(error.errno())
+}
