@@ -2,7 +2,7 @@
 //! the threads of a small scenario, with every value that the memory model lets an atomic load
 //! return, and finds a sleep that nobody ends as a deadlock.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test --release --test model`
+//! `RUSTFLAGS="--cfg loom" cargo test --profile model --test model`
 //!
 //! What runs is the product's own code on the primitives of the `model` half of `sync.rs`.
 
