@@ -1,6 +1,6 @@
-//! Whether the vCPUs' time-stamp counters agree, for a log at debug level. KVM means them to: it
-//! gives those vCPUs the same offset that are made together. Where the host's own counters do not
-//! agree it may not be able to.
+//! Whether the vCPUs' time-stamp counters agree; a warning if not. KVM means them to: it gives those
+//! vCPUs the same offset that are made together. Where the host's own counters do not agree it may
+//! not be able to.
 
 use std::os::fd::AsRawFd;
 use std::ptr;
@@ -39,11 +39,8 @@ impl Offset {
 }
 
 impl TscOffsets {
-    /// Looks at a new vCPU, if there is a log to tell it to.
+    /// Looks at a new vCPU.
     pub fn check(&self, fd: &VcpuFd, id: VcpuId) {
-        if !log::log_enabled!(target: "minivmm::tsc", log::Level::Debug) {
-            return;
-        }
         let Some(offset) = exact(fd).or_else(|| measured(fd)) else {
             log::debug!(target: "minivmm::tsc", "{id}: KVM does not tell its TSC");
             return;
