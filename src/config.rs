@@ -9,6 +9,7 @@
 mod boot;
 mod cpu;
 mod devices;
+mod files;
 mod memory_size;
 mod pinning;
 mod platform;
@@ -38,6 +39,7 @@ pub use devices::{
     ComPort, DeviceConfig, DeviceConfigError, DeviceRequest, DeviceRequestError, FwCfgItem,
     FwCfgItemError, FwCfgName, PortOutput,
 };
+pub use files::{SameFileError, is_same_file};
 pub use memory_size::{MemorySize, MemorySizeError};
 pub use pinning::{CpuList, CpuListError, Pinning};
 pub use platform::{Assist, IrqChip, PlatformConfig, StartVcpus, UnknownIrqChip};

@@ -21,6 +21,7 @@ pub mod irq;
 pub mod kvm;
 pub mod memory;
 pub mod number;
+mod out_file;
 pub mod outcome;
 pub mod panics;
 pub mod report;

@@ -10,7 +10,7 @@ use log::LevelFilter;
 use minivmm::affinity;
 use minivmm::campaign::{self, CampaignError, Campaigned, ReplayCommand};
 use minivmm::cli::{self, Command};
-use minivmm::config::{GuestSource, SerialConfig, VmConfig};
+use minivmm::config::{SerialConfig, VmConfig};
 use minivmm::console::{self, Console};
 use minivmm::devices::setup::DeviceSetup;
 use minivmm::host::{Host, Signals};
@@ -21,7 +21,7 @@ use minivmm::outcome::{ExitCode, VmOutcome};
 use minivmm::report::VmReport;
 use minivmm::stress::config::StressConfig;
 use minivmm::stress::merge;
-use minivmm::trace::config::{StatsFormat, TraceConfig, TraceDestination};
+use minivmm::trace::config::{StatsFormat, TraceConfig};
 use minivmm::trace::summary::{Summary, TextOptions};
 use minivmm::trace::symbols::Symbols;
 use minivmm::trace::tracer::Tracer;
@@ -74,6 +74,7 @@ fn execute(command: Command) -> Result<u8, Box<dyn Error>> {
         Command::Run { config, log_level } => {
             start_logging(log_level);
             kick::ignore_file_size_signal();
+            config.check_files()?;
             return match &config.stress {
                 None => run(&config),
                 Some(stress) => run_campaign(&config, stress, log_level < LevelFilter::Warn),
@@ -108,7 +109,7 @@ fn run(config: &VmConfig) -> Result<u8, Box<dyn Error>> {
     let vm = KvmVm::new(Path::new(KVM_DEVICE), config)?;
     // Waits for the reader of a FIFO, which ^C ends, as below.
     let vcpus = config.vcpus.get();
-    let setup = setup::open(&config.trace, vcpus, config.guest.to_string(), &files_of(config))?;
+    let setup = setup::open(&config.trace, vcpus, config.guest.to_string())?;
     let tracer = Tracer::new(setup, vcpus);
     let mut vmm = Vmm::new(vm, config.vcpus, cpu_for, tracer, devices)?;
     // Signals are taken before the terminal's mode is changed, but after a FIFO was waited for,
@@ -163,9 +164,8 @@ fn run_campaign(
     quiet: bool,
 ) -> Result<u8, Box<dyn Error>> {
     let vcpus = config.vcpus.get();
-    let files = files_of(config);
-    let setup = setup::open(&config.trace, vcpus, config.guest.to_string(), &files)?;
-    let result_file = create_result(config, stress, files)?;
+    let setup = setup::open(&config.trace, vcpus, config.guest.to_string())?;
+    let result_file = create_result(stress)?;
     let command = ReplayCommand::of(std::env::args_os());
     let Campaigned { result, vms } = campaign::run(config, stress, setup, command, quiet)?;
     vms.iter().for_each(tell_of);
@@ -193,43 +193,13 @@ fn run_campaign(
     Ok(result.exit_code())
 }
 
-/// Before the first iteration: a campaign of hours must not end without its results. `files` are
-/// those that it must not be, each with what it is, besides the trace and the statistics.
-fn create_result<'a>(
-    config: &'a VmConfig,
-    stress: &StressConfig,
-    mut files: Vec<(&'a Path, &'static str)>,
-) -> Result<Option<fs::File>, String> {
+/// Before the first iteration: a campaign of hours must not end without its results.
+fn create_result(stress: &StressConfig) -> Result<Option<fs::File>, String> {
     let Some(path) = &stress.result else { return Ok(None) };
-    let TraceConfig { destination, symbols, stats_file, .. } = &config.trace;
-    if let Some(TraceDestination::File(path)) = destination {
-        files.push((path, "the trace"));
-    }
-    files.extend(symbols.iter().map(|path| (path.as_path(), "the file with the symbols")));
-    files.extend(stats_file.iter().map(|path| (path.as_path(), "the file of the statistics")));
-    let shown = path.display();
-    if let Some((_, what)) = files.iter().find(|(other, _)| setup::is_same_file(path, other)) {
-        return Err(format!("the file for the results {shown} is also {what}"));
-    }
     // What is there from before stays until there is something new.
     let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(path);
-    let file = file.map_err(|error| format!("cannot write {shown}: {error}"))?;
+    let file = file.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     Ok(Some(file))
-}
-
-/// The files that a VM uses besides its trace.
-fn files_of(config: &VmConfig) -> Vec<(&Path, &'static str)> {
-    let mut files = Vec::new();
-    if let GuestSource::File(path) = &config.guest {
-        files.push((path.as_path(), "the guest's image"));
-    }
-    if let SerialConfig::File(path) = &config.serial {
-        files.push((path.as_path(), "the file of the serial port"));
-    }
-    let devices = &config.platform.devices;
-    files.extend(devices.port_files().map(|(_, path)| (path, "the file of a serial port")));
-    files.extend(devices.files().iter().map(|item| (item.path.as_path(), "a file for fw_cfg")));
-    files
 }
 
 fn print_stats(stats: &Summary, config: &TraceConfig) -> Result<(), String> {

@@ -17,7 +17,7 @@ pub(super) struct BootArgs {
     #[arg(long, value_name = "TEXT", conflicts_with = "guest_args")]
     cmdline: Option<String>,
 
-    /// File with the initial RAM disk; for Multiboot the first module
+    /// File with the initial RAM disk; for Multiboot and PVH the first module
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     initrd: Option<PathBuf>,
 

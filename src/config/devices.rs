@@ -69,7 +69,7 @@ pub struct FwCfgItem {
     pub path: PathBuf,
 }
 
-/// A name in fw_cfg's directory: 1 to 55 characters of printable ASCII.
+/// A name in fw_cfg's directory: 1 to 55 characters of printable ASCII, without spaces.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FwCfgName(String);
 
@@ -88,7 +88,7 @@ pub enum FwCfgItemError {
         len: usize,
     },
     /// A name that a guest could not be expected to read.
-    #[error("the name '{0}' has characters that are not printable ASCII")]
+    #[error("the name '{0}' has characters other than printable ASCII without spaces")]
     BadName(String),
 }
 
@@ -320,7 +320,7 @@ mod tests {
         for text in ["", "opt/x", "=f", "opt/x="] {
             assert_eq!(item(text), Err("expected NAME=FILE".into()), "{text}");
         }
-        let error = "the name 'a b' has characters that are not printable ASCII";
+        let error = "the name 'a b' has characters other than printable ASCII without spaces";
         assert_eq!(item("a b=f"), Err(error.into()));
     }
 

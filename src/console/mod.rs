@@ -16,7 +16,6 @@ mod terminal;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -26,6 +25,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd;
 
 use crate::config::{DeviceConfig, SerialConfig};
+use crate::out_file;
 
 pub use escape::{Action, HELP};
 pub use input::{ConsoleInput, Input};
@@ -62,7 +62,7 @@ impl Console {
             }
             SerialConfig::Null | SerialConfig::Kept => Ok(Self::output_only(None)),
             SerialConfig::File(path) => {
-                let file = File::create(path)
+                let file = out_file::create(path)
                     .map_err(|source| ConsoleError::File { path: path.clone(), source })?;
                 Ok(Self::output_only(Some(file.into())))
             }

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::config::is_same_file;
 use crate::stress::result::CampaignResult;
 use crate::stress::result::file::ResultError;
 use crate::stress::result::merge::MergeError;
-use crate::trace::setup::is_same_file;
 
 /// What to add up.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::config::is_same_file;
 use crate::trace::format::{self, Symbolize, TraceError, TraceFormat, TraceReader};
 use crate::trace::html;
 use crate::trace::record::Record;
-use crate::trace::setup::is_same_file;
 use crate::trace::summary::{Diff, Report, Summary, TextOptions};
 use crate::trace::symbols::{Symbols, SymbolsError};
 

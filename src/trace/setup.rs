@@ -3,14 +3,14 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 use thiserror::Error;
 
+use crate::out_file;
 use crate::trace::config::{TraceConfig, TraceDestination};
 use crate::trace::format::{self, TraceInfo};
 use crate::trace::symbols::{Symbols, SymbolsError};
@@ -28,14 +28,6 @@ pub enum TraceOpenError {
         /// Why.
         source: io::Error,
     },
-    /// It would overwrite something else that is needed.
-    #[error("the trace {path} is also {what}", path = path.display())]
-    SameFile {
-        /// The file.
-        path: PathBuf,
-        /// What else it is.
-        what: &'static str,
-    },
     /// Its beginning cannot be written.
     #[error("cannot write the trace: {0}")]
     Write(io::Error),
@@ -45,17 +37,12 @@ pub enum TraceOpenError {
 }
 
 /// Opens the trace that `trace` asks for, if any, of a VM of `vcpus` vCPUs that runs `guest`. Waits
-/// for a reader if it is a FIFO. `others` are the files that it must not be, each with what it is.
+/// for a reader if it is a FIFO.
 ///
 /// # Errors
 ///
 /// See [`TraceOpenError`].
-pub fn open(
-    trace: &TraceConfig,
-    vcpus: u32,
-    guest: String,
-    others: &[(&Path, &'static str)],
-) -> Result<TraceSetup, TraceOpenError> {
+pub fn open(trace: &TraceConfig, vcpus: u32, guest: String) -> Result<TraceSetup, TraceOpenError> {
     let setup = TraceSetup {
         output: None,
         filter: trace.filter.clone(),
@@ -67,16 +54,8 @@ pub fn open(
     let symbols = trace.symbols.as_deref().map(Symbols::load).transpose()?;
     let Some(destination) = &trace.destination else { return Ok(setup) };
     let file = match destination {
-        TraceDestination::File(path) => {
-            let symbols = trace.symbols.as_deref().map(|path| (path, "the file with the symbols"));
-            for (other, what) in others.iter().copied().chain(symbols) {
-                if is_same_file(path, other) {
-                    return Err(TraceOpenError::SameFile { path: path.clone(), what });
-                }
-            }
-            File::create(path)
-                .map_err(|source| TraceOpenError::Create { path: path.clone(), source })?
-        }
+        TraceDestination::File(path) => out_file::create(path)
+            .map_err(|source| TraceOpenError::Create { path: path.clone(), source })?,
         TraceDestination::Stderr => {
             let stderr = io::stderr().as_fd().try_clone_to_owned();
             File::from(stderr.map_err(TraceOpenError::Write)?)
@@ -96,15 +75,4 @@ pub fn open(
     let sink =
         format::sink(trace.format(), file, &info, symbolize).map_err(TraceOpenError::Write)?;
     Ok(TraceSetup { output: Some(TraceOutput { sink, abandoned }), ..setup })
-}
-
-/// Whether two paths lead to one file, be it by a link, or would once it is made. Devices and
-/// pipes may well be used twice.
-pub fn is_same_file(a: &Path, b: &Path) -> bool {
-    match (a.metadata(), b.metadata()) {
-        (Ok(one), Ok(other)) => {
-            one.is_file() && (one.dev(), one.ino()) == (other.dev(), other.ino())
-        }
-        _ => a == b,
-    }
 }

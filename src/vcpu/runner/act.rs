@@ -141,7 +141,7 @@ impl<V: VcpuRun> Runner<'_, V> {
         Ok(handling)
     }
 
-    /// The trace's own ports. Without a trace they read 0 and ignore what is written.
+    /// The trace's own ports. Without a trace the control port reads 0, and what is written is ignored.
     fn access_trace_port(&mut self, pio: PioExit) {
         let Self { vcpu, recorder, .. } = self;
         for byte in vcpu.data() {
