@@ -1,5 +1,6 @@
 //! What the completion of an instruction needs of a vCPU: its registers, its memory, and a way to
-//! raise an exception. KVM's vCPU is one in the program (`kvm/assist.rs`), a plain struct in tests.
+//! raise an exception. KVM's vCPU is one in the program (`kvm/assist/cpu.rs`), a plain struct in
+//! tests.
 //!
 //! A [`Cpu`] hands out copies of its state and takes them back: until an instruction has come to
 //! its end nothing of the vCPU has changed but memory.
