@@ -142,6 +142,15 @@ impl SystemRegisters {
         }
     }
 
+    /// The bits of RSP that count: all in 64-bit mode, else 16 or 32 by the stack segment.
+    pub fn stack_mask(&self) -> u64 {
+        match self.ss.attributes & attributes::BIG {
+            _ if self.is_64_bit() => u64::MAX,
+            0 => 0xffff,
+            _ => 0xffff_ffff,
+        }
+    }
+
     /// The current privilege level: SS's DPL, and 0 in real mode (Intel SDM vol. 3, section 5.5).
     pub fn cpl(&self) -> u8 {
         if self.is_protected() { attributes::dpl(self.ss.attributes) } else { 0 }

@@ -6,7 +6,7 @@ use std::io;
 
 use kvm_bindings::{
     KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_msr_entry, kvm_regs,
-    kvm_sregs, kvm_xsave,
+    kvm_sregs, kvm_vcpu_events, kvm_xsave,
 };
 use kvm_ioctls::VcpuFd;
 
@@ -49,6 +49,17 @@ impl KvmCpu<'_> {
     fn set_sregs(&mut self, sregs: &kvm_sregs) -> io::Result<()> {
         self.sregs = Some(*sregs);
         self.fd.set_sregs(sregs).map_err(host_error)
+    }
+
+    /// Changes what is pending and blocked; nothing is set that stays as it is.
+    fn change_events(&self, change: impl FnOnce(&mut kvm_vcpu_events)) -> io::Result<()> {
+        let before = self.fd.get_vcpu_events().map_err(host_error)?;
+        let mut events = before;
+        change(&mut events);
+        if events == before {
+            return Ok(());
+        }
+        self.fd.set_vcpu_events(&events).map_err(host_error)
     }
 
     fn note_write(&self, gpa: Gpa, len: usize) {
@@ -166,31 +177,21 @@ impl Cpu for KvmCpu<'_> {
             debug.dr6 |= DR6_SINGLE_STEP;
             self.fd.set_debug_regs(&debug).map_err(host_error)?;
         }
-        let mut events = self.fd.get_vcpu_events().map_err(host_error)?;
-        events.exception.injected = 1;
-        events.exception.pending = 0;
-        events.exception.nr = exception.vector;
-        events.exception.has_error_code = u8::from(exception.error_code.is_some());
-        events.exception.error_code = exception.error_code.unwrap_or(0);
-        self.fd.set_vcpu_events(&events).map_err(host_error)
+        self.change_events(|events| {
+            events.exception.injected = 1;
+            events.exception.pending = 0;
+            events.exception.nr = exception.vector;
+            events.exception.has_error_code = u8::from(exception.error_code.is_some());
+            events.exception.error_code = exception.error_code.unwrap_or(0);
+        })
     }
 
     fn end_shadow(&mut self) -> io::Result<()> {
-        let mut events = self.fd.get_vcpu_events().map_err(host_error)?;
-        if events.interrupt.shadow == NO_SHADOW {
-            return Ok(());
-        }
-        events.interrupt.shadow = NO_SHADOW;
-        self.fd.set_vcpu_events(&events).map_err(host_error)
+        self.change_events(|events| events.interrupt.shadow = NO_SHADOW)
     }
 
     fn unblock_nmis(&mut self) -> io::Result<()> {
-        let mut events = self.fd.get_vcpu_events().map_err(host_error)?;
-        if events.nmi.masked == 0 {
-            return Ok(());
-        }
-        events.nmi.masked = 0;
-        self.fd.set_vcpu_events(&events).map_err(host_error)
+        self.change_events(|events| events.nmi.masked = 0)
     }
 
     fn flush_translations(&mut self) -> io::Result<()> {
