@@ -100,6 +100,15 @@ pub fn interrupt<C: Cpu>(exec: &mut Exec<'_, C>, vector: u8, cause: Cause) -> Re
     Ok(())
 }
 
+/// The offset that the gate of `vector` leads to, for an interrupt that is not the guest's software.
+///
+/// # Errors
+///
+/// The fault that its delivery would begin with.
+pub fn target<C: Cpu>(exec: &mut Exec<'_, C>, vector: u8) -> Result<u64, Stop> {
+    read_gate(exec, vector, Cause::Privileged, EXTERNAL).map(|gate| gate.offset)
+}
+
 fn read_gate<C: Cpu>(
     exec: &mut Exec<'_, C>,
     vector: u8,

@@ -15,6 +15,7 @@ use kvm_ioctls::VcpuFd;
 use crate::kvm::vm::Machine;
 use cpu::KvmCpu;
 pub use memory::WrittenPages;
+use stop::SyscallStop;
 
 /// What a vCPU needs to have instructions completed.
 #[derive(Debug)]
@@ -24,16 +25,13 @@ pub struct Assistance {
     written: Option<Arc<WrittenPages>>,
     /// What KVM_GET_CPUID2 says, once it was asked.
     cpuid: Option<CpuId>,
-    /// Where this vCPU stops, as [`Machine::stop_at`].
-    stop_at: u64,
-    /// It makes a step past there.
-    steps: bool,
+    stop: SyscallStop,
 }
 
 impl Assistance {
     /// Assistance with the memory of `machine`; pages that it writes are added to `written`.
     pub fn new(machine: Arc<Machine>, written: Option<Arc<WrittenPages>>) -> Self {
-        Self { machine, written, cpuid: None, stop_at: 0, steps: false }
+        Self { machine, written, cpuid: None, stop: SyscallStop::default() }
     }
 
     /// The vCPU `fd`, for one instruction.

@@ -3,7 +3,7 @@
 use crate::assist::cpu::bits;
 use crate::assist::cpu::gpr::{RCX, RSP};
 use crate::assist::syscall;
-use crate::assist::testing::{DATA, STACK, TARGET, TestCpu};
+use crate::assist::testing::{DATA, IDT, STACK, TARGET, TestCpu};
 
 /// A vCPU at its handler of page faults, for the first byte of the entry point that SYSCALL went
 /// to.
@@ -22,18 +22,44 @@ fn after_half_a_syscall() -> TestCpu {
 }
 
 #[test]
-fn the_vcpu_stops_where_page_faults_go_if_syscall_is_used() {
+fn syscall_is_used_if_it_is_allowed_and_leads_somewhere() {
     let mut cpu = after_half_a_syscall();
-    assert_eq!(syscall::stop_at(&mut cpu).unwrap(), Some(TARGET));
+    assert!(syscall::is_used(&mut cpu).unwrap());
     cpu.system.efer &= !1;
-    assert_eq!(syscall::stop_at(&mut cpu).unwrap(), None);
+    assert!(!syscall::is_used(&mut cpu).unwrap());
     let mut cpu = after_half_a_syscall();
     cpu.msrs.clear();
-    assert_eq!(syscall::stop_at(&mut cpu).unwrap(), None);
-    // A table that is in no memory.
+    assert!(!syscall::is_used(&mut cpu).unwrap());
+}
+
+#[test]
+fn the_vcpu_stops_where_page_faults_go_now() {
     let mut cpu = after_half_a_syscall();
-    cpu.system.idtr.base = 0xfee0_0000;
-    assert_eq!(syscall::stop_at(&mut cpu).unwrap(), None);
+    assert_eq!(syscall::handler(&mut cpu).unwrap(), Some(TARGET));
+    // Another offset in the same gate, and another table.
+    cpu.put(IDT + 14 * 16, &[0x34, 0x12]);
+    assert_eq!(syscall::handler(&mut cpu).unwrap(), Some(TARGET & !0xffff | 0x1234));
+    cpu.system.idtr.base += 16;
+    cpu.put_gate(15, 0x8f, 0);
+    assert_eq!(syscall::handler(&mut cpu).unwrap(), Some(TARGET));
+}
+
+#[test]
+fn a_vcpu_without_a_handler_of_page_faults_has_none() {
+    let without: [fn(&mut TestCpu); 6] = [
+        // Absent; no gate; beyond the table; not canonical; in no memory; not in IA-32e mode.
+        |cpu| cpu.put_gate(14, 0x0e, 0),
+        |cpu| cpu.put_gate(14, 0x89, 0),
+        |cpu| cpu.system.idtr.limit = 14 * 16 + 14,
+        |cpu| cpu.put_u64(IDT + 14 * 16 + 8, 0x8000),
+        |cpu| cpu.system.idtr.base = 0xfee0_0000,
+        |cpu| cpu.system.efer = 1,
+    ];
+    for (index, prepare) in without.into_iter().enumerate() {
+        let mut cpu = after_half_a_syscall();
+        prepare(&mut cpu);
+        assert_eq!(syscall::handler(&mut cpu).unwrap(), None, "{index}");
+    }
 }
 
 #[test]
