@@ -1,6 +1,6 @@
-// assist-syscall: SYSCALL of ring 3, with a kernel in a page that ring 3 may not use, and page faults
-// of ring 3 that have nothing to do with it, one of which is a jump to the entry point. After some
-// calls page faults have another handler, first by another gate, then by another table.
+// assist-syscall: SYSCALL of ring 3, with a kernel in a page that ring 3 may not use, and page
+// faults of ring 3 that have nothing to do with it, one of which is a jump to the entry point.
+// After some calls page faults have another handler, first by another gate, then by another table.
 //
 // Mode:   long
 // vCPUs:  any; only vCPU 0 does anything

@@ -100,7 +100,7 @@ pub fn interrupt<C: Cpu>(exec: &mut Exec<'_, C>, vector: u8, cause: Cause) -> Re
     Ok(())
 }
 
-/// The offset that the gate of `vector` leads to, for an interrupt that is not the guest's software.
+/// The offset that the gate of `vector` leads to, for an interrupt that is not a software one.
 ///
 /// # Errors
 ///
