@@ -68,8 +68,8 @@
 #define OUT_FX          (OUT_EDGE + EDGE_PART + 8)
 #define OUT_LEN         (OUT_FX + 512)
 
-// An instruction, or a few, to be compared; `defined` are the flags that it defines. It may use rax,
-// rbx, rcx, rdx, rbp, r8 to r11, the memory at rsi, and vector registers.
+// An instruction, or a few, to be compared; `defined` are the flags that it defines. It may use
+// rax, rbx, rcx, rdx, rbp, r8 to r11, the memory at rsi, and vector registers.
 .macro check defined:req, insn:req
     .text   1
 .Lcode\@:
@@ -81,6 +81,48 @@
     .data   2
     .quad   .Lcode\@, .Lname\@, \defined, need
     .text   0
+.endm
+
+// An instruction from ymm1 to ymm2.
+.macro check_ymm insn:req
+    check   ALL, "vmovdqu (%rsi), %ymm1; \insn; vmovdqu %ymm2, 64(%rsi); vzeroupper"
+.endm
+
+// What instructions to be compared have about them. rax and rcx become what is below rbp, and how
+// far away what it points to is.
+.macro frame_of_rbp
+    mov     %rbp, %rax
+    sub     %rsp, %rax
+    mov     (%rbp), %rcx
+    sub     %rbp, %rcx
+.endm
+
+// Clears 4 bytes at each of these offsets from rsi, or 8.
+.macro clear_long offsets:vararg
+    .irp    offset, \offsets
+    movl    $0, \offset\()(%rsi)
+    .endr
+.endm
+.macro clear_quad offsets:vararg
+    .irp    offset, \offsets
+    movq    $0, \offset\()(%rsi)
+    .endr
+.endm
+
+// Clears what XRSTOR wants to be zero in the header of an image at rsi.
+.macro clear_header
+    clear_quad 528, 536, 544, 552, 560, 568
+.endm
+
+// The components that XSAVE and XRSTOR are asked for.
+.macro components mask:req
+    mov     $\mask, %eax
+    xor     %edx, %edx
+.endm
+
+// MXCSR as after a reset, in an image at rsi.
+.macro first_mxcsr
+    movl    $0x1f80, 24(%rsi)
 .endm
 
     .data   2
@@ -498,27 +540,27 @@ exception:
     .set    need, F_ALWAYS
     check   ALL, "movnti %rax, (%rsi)"
     check   ALL, "endbr64"
-    check   ALL, "mov %rsp, %rbp; enter $16, $1; mov %rbp, %rax; sub %rsp, %rax; mov (%rbp), %rcx; sub %rbp, %rcx; leave; sub %rsp, %rbp"
+    check   ALL, "mov %rsp, %rbp; enter $16, $1; frame_of_rbp; leave; sub %rsp, %rbp"
     check   ALL, "fwait"
     check   ALL, "fnclex; fnstsw %ax"
     check   ALL, "fnop"
     check   ALL, "andw $0xf7f, (%rsi); orw $0x3f, (%rsi); fldcw (%rsi); fnstcw 8(%rsi)"
-    check   ALL, "fninit; fnstenv (%rsi); movl $0, 12(%rsi); movl $0, 16(%rsi); movl $0, 20(%rsi); movl $0, 24(%rsi)"
-    check   ALL, "fninit; fnsave (%rsi); movl $0, 12(%rsi); movl $0, 16(%rsi); movl $0, 20(%rsi); movl $0, 24(%rsi)"
+    check   ALL, "fninit; fnstenv (%rsi); clear_long 12, 16, 20, 24"
+    check   ALL, "fninit; fnsave (%rsi); clear_long 12, 16, 20, 24"
     check   ALL, "fninit; fnsave 256(%rsi); movw $0x1234, 260(%rsi); movw $0x0f00, 264(%rsi); frstor 256(%rsi)"
     check   ALL, "fninit; fnstenv 256(%rsi); movw $0x3fff, 264(%rsi); fldenv 256(%rsi)"
     check   ALL, "emms"
     check   ALL, "andl $0xffbf, (%rsi); ldmxcsr (%rsi); stmxcsr 4(%rsi)"
     .set    need, F_XSAVE
-    check   ALL, "mov $7, %eax; xor %edx, %edx; movq $0, 512(%rsi); xsave64 (%rsi); movq $0, 8(%rsi); movq $0, 16(%rsi)"
-    check   ALL, "mov $2, %eax; xor %edx, %edx; xsave (%rsi)"
-    check   ALL, "mov $7, %eax; xor %edx, %edx; movq $0, 512(%rsi); movq $0, 520(%rsi); movq $0, 528(%rsi); movl $0x1f80, 24(%rsi); xrstor64 (%rsi)"
-    check   ALL, "mov $2, %eax; xor %edx, %edx; movq $2, 512(%rsi); movq $0, 520(%rsi); movq $0, 528(%rsi); movl $0x1f80, 24(%rsi); xrstor (%rsi)"
+    check   ALL, "components 7; movq $0, 512(%rsi); xsave64 (%rsi); clear_quad 8, 16"
+    check   ALL, "components 2; xsave (%rsi)"
+    check   ALL, "components 7; clear_quad 512, 520, 528; first_mxcsr; xrstor64 (%rsi)"
+    check   ALL, "components 2; movq $2, 512(%rsi); clear_quad 520, 528; first_mxcsr; xrstor (%rsi)"
     .set    need, F_XSAVEOPT
-    check   ALL, "mov $2, %eax; xor %edx, %edx; movq $0, 512(%rsi); xsaveopt (%rsi)"
+    check   ALL, "components 2; movq $0, 512(%rsi); xsaveopt (%rsi)"
     .set    need, F_XSAVEC
-    check   ALL, "mov $2, %eax; xor %edx, %edx; xsavec64 (%rsi)"
-    check   ALL, "mov $2, %eax; xor %edx, %edx; xsavec (%rsi); movq $0, 528(%rsi); movq $0, 536(%rsi); movq $0, 544(%rsi); movq $0, 552(%rsi); movq $0, 560(%rsi); movq $0, 568(%rsi); pxor %xmm1, %xmm1; xrstor (%rsi)"
+    check   ALL, "components 2; xsavec64 (%rsi)"
+    check   ALL, "components 2; xsavec (%rsi); clear_header; pxor %xmm1, %xmm1; xrstor (%rsi)"
     .set    need, F_ALWAYS
     check   ALL, "movq (%rsi), %xmm0"
     check   ALL, "movq %xmm0, (%rsi)"
@@ -629,16 +671,16 @@ exception:
     check   ALL, "vmovdqu (%rsi), %ymm0; vpxor %xmm1, %xmm0, %xmm0; vmovdqu %ymm0, 64(%rsi); vzeroupper"
     check   ALL, "vmovdqu (%rsi), %ymm1; movdqa %xmm3, %xmm1; vmovdqu %ymm1, 64(%rsi); vzeroupper"
     check   ALL, "vxorps 3(%rsi), %ymm1, %ymm0; vmovups %ymm0, 64(%rsi); vzeroupper"
-    check   ALL, "vmovdqu (%rsi), %ymm1; vextractf128 $1, %ymm1, %xmm2; vinsertf128 $0, %xmm2, %ymm1, %ymm3; vmovdqu %ymm3, 64(%rsi); vzeroupper"
+    check_ymm   "vextractf128 $1, %ymm1, %xmm2; vinsertf128 $0, %xmm2, %ymm1, %ymm2"
     check   ALL, "vmovdqu (%rsi), %ymm1; vzeroupper; vmovdqu %ymm1, 64(%rsi)"
     check   ALL, "vzeroall"
     .set    need, F_AVX2
-    check   ALL, "vmovdqu (%rsi), %ymm1; vpaddd 32(%rsi), %ymm1, %ymm2; vmovdqu %ymm2, 64(%rsi); vzeroupper"
-    check   ALL, "vmovdqu (%rsi), %ymm1; vpshufb 32(%rsi), %ymm1, %ymm2; vmovdqu %ymm2, 64(%rsi); vzeroupper"
-    check   ALL, "vmovdqu (%rsi), %ymm1; vpslld $7, %ymm1, %ymm2; vmovdqu %ymm2, 64(%rsi); vzeroupper"
-    check   ALL, "vmovdqu (%rsi), %ymm1; vpsrlq $60, %xmm1, %xmm3; vpsrlq %xmm3, %ymm1, %ymm2; vmovdqu %ymm2, 64(%rsi); vzeroupper"
-    check   ALL, "vmovdqu (%rsi), %ymm1; vpalignr $5, 32(%rsi), %ymm1, %ymm2; vmovdqu %ymm2, 64(%rsi); vzeroupper"
-    check   ALL, "vmovdqu (%rsi), %ymm1; vpshufd $0x1b, %ymm1, %ymm2; vmovdqu %ymm2, 64(%rsi); vzeroupper"
+    check_ymm   "vpaddd 32(%rsi), %ymm1, %ymm2"
+    check_ymm   "vpshufb 32(%rsi), %ymm1, %ymm2"
+    check_ymm   "vpslld $7, %ymm1, %ymm2"
+    check_ymm   "vpsrlq $60, %xmm1, %xmm3; vpsrlq %xmm3, %ymm1, %ymm2"
+    check_ymm   "vpalignr $5, 32(%rsi), %ymm1, %ymm2"
+    check_ymm   "vpshufd $0x1b, %ymm1, %ymm2"
     check   ALL, "vmovdqu (%rsi), %ymm1; vpmovmskb %ymm1, %ecx; vzeroupper"
     .data   2
     .quad   0

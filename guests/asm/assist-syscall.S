@@ -1,9 +1,10 @@
-// assist-syscall: SYSCALL of ring 3, with a kernel in a page that ring 3 may not use, and page faults of
-// ring 3 that have nothing to do with it, one of which is a jump to the entry point.
+// assist-syscall: SYSCALL of ring 3, with a kernel in a page that ring 3 may not use, and page
+// faults of ring 3 that have nothing to do with it, one of which is a jump to the entry point.
+// After some calls page faults have another handler, first by another gate, then by another table.
 //
 // Mode:   long
 // vCPUs:  any; only vCPU 0 does anything
-// Output: "syscall ok\n"
+// Output: "syscall, gate, table ok\n"
 // Exit:   0 (all halt), or 2 * the number of the step that failed + 1
 
 #include "guest.h"
@@ -76,7 +77,7 @@ _start:
     pushq   $USER
     iretq
 
-// RAX is what the next call is to have there; the last one ends.
+// RAX is the number of the call. The last one ends.
 entry:
     mov     %cs, %edx
     cmp     $CODE, %dx
@@ -96,17 +97,42 @@ entry:
     cmp     calls, %rax
     fail_unless e, 6
     incq    calls
-    cmp     $CALLS, %rax
+    cmp     $CALLS, %eax
     je      1f
+    cmp     $(2 * CALLS), %eax
+    je      2f
+    cmp     $(3 * CALLS), %eax
+    je      3f
     sysretq
 1:
     cmpq    $2, faults
     fail_unless e, 7
-    print   text
+    movw    $page_fault_by_gate, idt + 14 * 16
+    print   called
+    jmp     4f
+2:
+    lidt    idtr_2
+    print   called_by_gate
+4:
+    mov     calls, %rax
+    dec     %rax
+    sysretq
+3:
+    print   called_by_table
     halt
 
-// Goes on where ring 3 wants to, which is in RBX.
+// A handler each, of which none runs through the beginning of another.
+page_fault_by_table:
+    jmp     other_fault
+page_fault_by_gate:
+    jmp     other_fault
 page_fault:
+    jmp     other_fault
+
+// Goes on where ring 3 wants to, which is in RBX.
+other_fault:
+    cmpq    $2, faults
+    fail_unless b, 10
     testb   $PAGE_USER, (%rsp)
     fail_unless nz, 8
     mov     16(%rsp), %rdx
@@ -138,17 +164,25 @@ user:
     jmp     2b
 user_end:
 
-text:   .asciz  "syscall ok\n"
+called:                 .asciz  "syscall, "
+called_by_gate:         .asciz  "gate, "
+called_by_table:        .asciz  "table ok\n"
 
     .balign 8
 calls:  .quad   0
 faults: .quad   0
 idtr:   .word   15 * 16 - 1
     .quad   idt
+idtr_2: .word   15 * 16 - 1
+    .quad   idt_2
     .balign 16
 idt:
     .fill   14 * 16
     .word   page_fault, CODE, 0x8e00, 0
+    .quad   0
+idt_2:
+    .fill   14 * 16
+    .word   page_fault_by_table, CODE, 0x8e00, 0
     .quad   0
     .fill   1024
     .balign 16

@@ -207,7 +207,7 @@ pub const EXPECTS: &[Expect] = &[
     halts("reset-probe", Output::Exact(|_| b".".into())),
     halts("assist-check", Output::Exact(|_| b"assist ok\n".into())),
     halts("assist-system", Output::Exact(|_| b"system ok\n".into())),
-    halts("assist-syscall", Output::Exact(|_| b"syscall ok\n".into())),
+    halts("assist-syscall", Output::Exact(|_| b"syscall, gate, table ok\n".into())),
     halts("bench-out", Output::Mixed(|| vec![b'x'; 1000])),
     silent("bench-in"),
     halts("bench-poll", Output::Mixed(|| vec![b'x'; 1000])),

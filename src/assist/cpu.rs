@@ -1,5 +1,6 @@
 //! What the completion of an instruction needs of a vCPU: its registers, its memory, and a way to
-//! raise an exception. KVM's vCPU is one in the program (`kvm/assist.rs`), a plain struct in tests.
+//! raise an exception. KVM's vCPU is one in the program (`kvm/assist/cpu.rs`), a plain struct in
+//! tests.
 //!
 //! A [`Cpu`] hands out copies of its state and takes them back: until an instruction has come to
 //! its end nothing of the vCPU has changed but memory.
@@ -138,6 +139,15 @@ impl SystemRegisters {
             _ if self.is_64_bit() => 64,
             0 => 16,
             _ => 32,
+        }
+    }
+
+    /// The bits of RSP that count: all in 64-bit mode, else 16 or 32 by the stack segment.
+    pub fn stack_mask(&self) -> u64 {
+        match self.ss.attributes & attributes::BIG {
+            _ if self.is_64_bit() => u64::MAX,
+            0 => 0xffff,
+            _ => 0xffff_ffff,
         }
     }
 

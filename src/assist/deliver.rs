@@ -100,6 +100,15 @@ pub fn interrupt<C: Cpu>(exec: &mut Exec<'_, C>, vector: u8, cause: Cause) -> Re
     Ok(())
 }
 
+/// The offset that the gate of `vector` leads to, for an interrupt that is not a software one.
+///
+/// # Errors
+///
+/// The fault that its delivery would begin with.
+pub fn target<C: Cpu>(exec: &mut Exec<'_, C>, vector: u8) -> Result<u64, Stop> {
+    read_gate(exec, vector, Cause::Privileged, EXTERNAL).map(|gate| gate.offset)
+}
+
 fn read_gate<C: Cpu>(
     exec: &mut Exec<'_, C>,
     vector: u8,
@@ -157,19 +166,11 @@ fn read_code<C: Cpu>(
     selector: u16,
     external: u32,
 ) -> Result<Descriptor, Stop> {
-    let error = u32::from(selector & !3) | external;
-    let refused = Exception::gp(error);
-    let code = descriptor::load(exec, selector)?.ok_or(refused)?;
-    let is_code = code.has(attributes::CODE_OR_DATA | attributes::CODE);
-    let is_long = code.attributes() & (attributes::LONG | attributes::BIG) == attributes::LONG;
-    let fits = !exec.system.is_long() || is_long;
-    if !is_code || code.dpl() > exec.system.cpl() || !fits {
-        return Err(refused.into());
-    }
-    if !code.has(attributes::PRESENT) {
-        return Err(Exception::np(error).into());
-    }
-    Ok(code)
+    let (is_long, cpl) = (exec.system.is_long(), exec.system.cpl());
+    descriptor::load_code(exec, selector, external, |code| {
+        let width = code.attributes() & (attributes::LONG | attributes::BIG);
+        code.dpl() <= cpl && (!is_long || width == attributes::LONG)
+    })
 }
 
 fn new_stack<C: Cpu>(
@@ -210,7 +211,7 @@ fn new_stack<C: Cpu>(
         let [a, b, c, d] = read_tss(exec, TSS16_SP0 + 4 * u64::from(cpl), external)?;
         (u16::from_le_bytes([c, d]), u64::from(u16::from_le_bytes([a, b])))
     };
-    let segment = read_stack_segment(exec, selector, cpl, external)?;
+    let segment = descriptor::load_stack(exec, selector, cpl, Exception::ts, external)?;
     Ok(Stack { segment, pointer, switched: true, inner: true })
 }
 
@@ -227,26 +228,6 @@ fn read_tss<C: Cpu, const N: usize>(
     let mut bytes = [0; N];
     exec.read_as_system(tr.base.wrapping_add(at), &mut bytes)?;
     Ok(bytes)
-}
-
-fn read_stack_segment<C: Cpu>(
-    exec: &mut Exec<'_, C>,
-    selector: u16,
-    cpl: u8,
-    external: u32,
-) -> Result<Segment, Stop> {
-    let error = u32::from(selector & !3) | external;
-    let refused = Exception::ts(error);
-    let descriptor = descriptor::load(exec, selector)?.ok_or(refused)?;
-    let writable = attributes::CODE_OR_DATA | attributes::WRITABLE_OR_READABLE;
-    let is_stack = descriptor.has(writable) && !descriptor.has(attributes::CODE);
-    if selector & 3 != u16::from(cpl) || descriptor.dpl() != cpl || !is_stack {
-        return Err(refused.into());
-    }
-    if !descriptor.has(attributes::PRESENT) {
-        return Err(Exception::ss(error).into());
-    }
-    Ok(descriptor.mark_accessed(exec)?.segment(selector))
 }
 
 /// Pushes what the handler returns to. Returns the stack pointer as it is then.
@@ -266,12 +247,9 @@ fn push_frame<C: Cpu>(
         frame.iter().flat_map(|value| value.to_le_bytes().into_iter().take(gate.width)).collect();
     let len = u64::try_from(bytes.len()).unwrap_or(0);
     let seen = SystemRegisters { ss: stack.segment, ..system };
-    // A 16-bit stack has a 16-bit pointer, and keeps the rest of ESP.
-    let mask = match stack.segment.attributes & attributes::BIG {
-        _ if system.is_long() => u64::MAX,
-        0 => 0xffff,
-        _ => 0xffff_ffff,
-    };
+    // A 16-bit stack has a 16-bit pointer, and keeps the rest of ESP. The handler's code is of 64
+    // bits in IA-32e mode, whatever was interrupted.
+    let mask = if system.is_long() { u64::MAX } else { seen.stack_mask() };
     let offset = stack.pointer.wrapping_sub(len) & mask;
     let linear = if system.is_long() {
         let last = offset.wrapping_add(len - 1);

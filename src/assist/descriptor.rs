@@ -1,5 +1,5 @@
-//! Segment descriptors (Intel SDM vol. 3, sections 3.4.5 and 6.2), and the instructions that only
-//! look at them: VERR, VERW, LAR and LSL.
+//! Segment descriptors (Intel SDM vol. 3, sections 3.4.5 and 6.2): how they are loaded for code and
+//! for stacks, and the instructions that only look at them: VERR, VERW, LAR and LSL.
 
 use iced_x86::Mnemonic;
 
@@ -103,6 +103,48 @@ pub fn load<C: Cpu>(exec: &mut Exec<'_, C>, selector: u16) -> Result<Option<Desc
     exec.read_as_system(at, &mut bytes)?;
     let value = u64::from_le_bytes(bytes);
     Ok(Some(Descriptor { rights_at: at.wrapping_add(4), value }))
+}
+
+/// The descriptor of a code segment that is to be run, if it is one and `fits`: #GP otherwise, and
+/// #NP if it is absent. The error code is the selector and `external`.
+pub fn load_code<C: Cpu>(
+    exec: &mut Exec<'_, C>,
+    selector: u16,
+    external: u32,
+    fits: impl FnOnce(Descriptor) -> bool,
+) -> Result<Descriptor, Stop> {
+    let error = u32::from(selector & !3) | external;
+    let refused = Exception::gp(error);
+    let code = load(exec, selector)?.ok_or(refused)?;
+    if !code.has(attributes::CODE_OR_DATA | attributes::CODE) || !fits(code) {
+        return Err(refused.into());
+    }
+    if !code.has(attributes::PRESENT) {
+        return Err(Exception::np(error).into());
+    }
+    Ok(code)
+}
+
+/// The segment of a stack for `cpl`, marked as accessed: what is none is `refused`, and an absent
+/// one #SS. The error code is the selector and `external`.
+pub fn load_stack<C: Cpu>(
+    exec: &mut Exec<'_, C>,
+    selector: u16,
+    cpl: u8,
+    refused: fn(u32) -> Exception,
+    external: u32,
+) -> Result<Segment, Stop> {
+    let error = u32::from(selector & !3) | external;
+    let stack = load(exec, selector)?.ok_or(refused(error))?;
+    let writable = attributes::CODE_OR_DATA | attributes::WRITABLE_OR_READABLE;
+    let is_stack = stack.has(writable) && !stack.has(attributes::CODE);
+    if selector & 3 != u16::from(cpl) || stack.dpl() != cpl || !is_stack {
+        return Err(refused(error).into());
+    }
+    if !stack.has(attributes::PRESENT) {
+        return Err(Exception::ss(error).into());
+    }
+    Ok(stack.mark_accessed(exec)?.segment(selector))
 }
 
 pub fn handler<C: Cpu>(mnemonic: Mnemonic) -> Option<Handler<C>> {

@@ -5,7 +5,7 @@
 use iced_x86::{Code, Mnemonic};
 
 use super::Handler;
-use super::cpu::{Cpu, Exception, attributes, bits, gpr};
+use super::cpu::{Cpu, Exception, bits, gpr};
 use super::exec::Exec;
 use super::segment::{self, Access, SegmentName};
 use super::stop::Stop;
@@ -156,12 +156,7 @@ fn enter<C: Cpu>(exec: &mut Exec<'_, C>) -> Result<(), Stop> {
         Code::Enterd_imm16_imm8 => 4,
         _ => 8,
     };
-    let stack = exec.system.ss.attributes & attributes::BIG;
-    let mask = match stack {
-        _ if exec.system.is_64_bit() => u64::MAX,
-        0 => 0xffff,
-        _ => 0xffff_ffff,
-    };
+    let mask = exec.system.stack_mask();
     let of_len = if len == 8 { u64::MAX } else { (1 << (8 * len)) - 1 };
     let (old_sp, old_bp) = (exec.regs.gpr[gpr::RSP], exec.regs.gpr[RBP]);
     let step = u64::try_from(len).unwrap_or(0);
@@ -207,20 +202,21 @@ fn set_ax<C: Cpu>(exec: &mut Exec<'_, C>, ax: u64) {
 
 /// After an addition of unpacked digits.
 fn aaa<C: Cpu>(exec: &mut Exec<'_, C>) -> Result<(), Stop> {
-    let (ax, adjust) = digits(exec);
-    let ax = if adjust { ax.wrapping_add(0x106) } else { ax };
-    set_ax(exec, ax & 0xff0f);
-    exec.set_flags(bits::AF | bits::CF, if adjust { bits::AF | bits::CF } else { 0 });
+    adjust_unpacked(exec, 0x106);
     Ok(())
 }
 
 /// After a subtraction of unpacked digits.
 fn aas<C: Cpu>(exec: &mut Exec<'_, C>) -> Result<(), Stop> {
-    let (ax, adjust) = digits(exec);
-    let ax = if adjust { ax.wrapping_sub(0x106) } else { ax };
-    set_ax(exec, ax & 0xff0f);
-    exec.set_flags(bits::AF | bits::CF, if adjust { bits::AF | bits::CF } else { 0 });
+    adjust_unpacked(exec, 0u64.wrapping_sub(0x106));
     Ok(())
+}
+
+/// Adds `carry` to AX if the low digit asks for it.
+fn adjust_unpacked<C: Cpu>(exec: &mut Exec<'_, C>, carry: u64) {
+    let (ax, adjust) = digits(exec);
+    set_ax(exec, if adjust { ax.wrapping_add(carry) } else { ax } & 0xff0f);
+    exec.set_flags(bits::AF | bits::CF, if adjust { bits::AF | bits::CF } else { 0 });
 }
 
 /// After an addition of packed digits.

@@ -72,7 +72,7 @@ fn iret<C: Cpu>(exec: &mut Exec<'_, C>, width: usize) -> Result<(), Stop> {
     exec.regs.gpr[gpr::RSP] = frame.end;
     if let Some((pointer, selector)) = frame.stack {
         system.ss = read_stack(exec, selector, new_cpl, system.is_64_bit())?;
-        exec.regs.gpr[gpr::RSP] = merged(exec.regs.gpr[gpr::RSP], pointer, stack_mask(&system));
+        exec.regs.gpr[gpr::RSP] = merged(exec.regs.gpr[gpr::RSP], pointer, system.stack_mask());
     }
     if new_cpl > cpl {
         forget_inner_segments(&mut system, new_cpl);
@@ -94,7 +94,7 @@ fn read_frame<C: Cpu>(exec: &mut Exec<'_, C>, width: usize) -> Result<Frame, Sto
     let [ip, cs, flags] = pop(exec, width, 0)?;
     let cs = low_word(cs);
     let outer = rpl(cs) > exec.system.cpl();
-    let mask = stack_mask(&exec.system);
+    let mask = exec.system.stack_mask();
     let rsp = exec.regs.gpr[gpr::RSP];
     let popped = |words: u64| merged(rsp, rsp.wrapping_add(words * width as u64), mask);
     let mut frame = Frame { ip, cs, flags, stack: None, end: popped(3) };
@@ -117,7 +117,7 @@ fn pop<C: Cpu, const N: usize>(
     width: usize,
     first: u64,
 ) -> Result<[u64; N], Stop> {
-    let mask = stack_mask(&exec.system);
+    let mask = exec.system.stack_mask();
     let mut words = [0; N];
     let mut at = exec.regs.gpr[gpr::RSP].wrapping_add(first * width as u64);
     for word in &mut words {
@@ -131,36 +131,19 @@ fn pop<C: Cpu, const N: usize>(
     Ok(words)
 }
 
-/// The bits of RSP that count: all in 64-bit mode, else 16 or 32 by the stack segment.
-fn stack_mask(system: &SystemRegisters) -> u64 {
-    match system.ss.attributes & attributes::BIG {
-        _ if system.is_64_bit() => u64::MAX,
-        0 => 0xffff,
-        _ => 0xffff_ffff,
-    }
-}
-
 fn merged(old: u64, new: u64, mask: u64) -> u64 {
     old & !mask | new & mask
 }
 
 /// The code segment to return to, checked.
 fn read_code<C: Cpu>(exec: &mut Exec<'_, C>, selector: u16, cpl: u8) -> Result<Descriptor, Stop> {
-    let error = u32::from(selector & !3);
-    let refused = Exception::gp(error);
-    let code = descriptor::load(exec, selector)?.ok_or(refused)?;
-    let rpl = rpl(selector);
-    let level_fits =
-        if code.has(attributes::CONFORMING) { code.dpl() <= rpl } else { code.dpl() == rpl };
-    let both = code.has(attributes::LONG | attributes::BIG);
-    let is_code = code.has(attributes::CODE_OR_DATA | attributes::CODE);
-    if !is_code || rpl < cpl || !level_fits || exec.system.is_long() && both {
-        return Err(refused.into());
-    }
-    if !code.has(attributes::PRESENT) {
-        return Err(Exception::np(error).into());
-    }
-    Ok(code)
+    let (is_long, rpl) = (exec.system.is_long(), rpl(selector));
+    descriptor::load_code(exec, selector, 0, |code| {
+        let conforming = code.has(attributes::CONFORMING);
+        let level_fits = if conforming { code.dpl() <= rpl } else { code.dpl() == rpl };
+        let both = code.has(attributes::LONG | attributes::BIG);
+        rpl >= cpl && level_fits && !(is_long && both)
+    })
 }
 
 /// The stack segment to return to, checked. To 64-bit code below CPL 3 it may be null.
@@ -170,22 +153,11 @@ fn read_stack<C: Cpu>(
     cpl: u8,
     to_64_bit: bool,
 ) -> Result<Segment, Stop> {
-    let error = u32::from(selector & !3);
-    let refused = Exception::gp(error);
     if selector & !3 == 0 && to_64_bit && cpl < 3 && rpl(selector) == cpl {
         let attributes = u16::from(cpl) << attributes::DPL_SHIFT;
         return Ok(Segment { selector, attributes, ..Segment::default() });
     }
-    let stack = descriptor::load(exec, selector)?.ok_or(refused)?;
-    let writable = attributes::CODE_OR_DATA | attributes::WRITABLE_OR_READABLE;
-    let is_stack = stack.has(writable) && !stack.has(attributes::CODE);
-    if rpl(selector) != cpl || stack.dpl() != cpl || !is_stack {
-        return Err(refused.into());
-    }
-    if !stack.has(attributes::PRESENT) {
-        return Err(Exception::ss(error).into());
-    }
-    Ok(stack.mark_accessed(exec)?.segment(selector))
+    descriptor::load_stack(exec, selector, cpl, Exception::gp, 0)
 }
 
 /// What an outer level must not have: ES, FS, GS and DS that are data or nonconforming code of an

@@ -13,6 +13,7 @@ use iced_x86::{Instruction, Mnemonic};
 
 use super::Completed;
 use super::cpu::{Cpu, GeneralRegisters, SystemRegisters, attributes, bits, gpr};
+use super::deliver;
 use super::exec::Exec;
 use super::stop::Stop;
 use crate::boot::state::Segment;
@@ -26,9 +27,8 @@ const EFER_SCE: u64 = 1;
 /// The number of R11.
 const R11: usize = 11;
 
-/// The vector of page faults, and the length of an entry of the interrupt table.
-const PAGE_FAULT: u64 = 14;
-const ENTRY_LEN: usize = 16;
+/// The vector of page faults.
+const PAGE_FAULT: u8 = 14;
 
 /// The instruction.
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
@@ -37,29 +37,34 @@ const SYSCALL: [u8; 2] = [0x0f, 0x05];
 const CODE: u16 = 0xa09b;
 const DATA: u16 = 0xc093;
 
-/// Where the vCPU is to stop: the first instruction of the guest's handler of page faults, if the
-/// guest uses SYSCALL.
+/// Whether the guest uses SYSCALL: it has allowed it and said where it leads.
 ///
 /// # Errors
 ///
 /// The host refuses a call about the vCPU.
-pub fn stop_at(cpu: &mut impl Cpu) -> io::Result<Option<u64>> {
+pub fn is_used(cpu: &mut impl Cpu) -> io::Result<bool> {
     let system = cpu.system()?;
-    if !system.is_long() || system.efer & EFER_SCE == 0 {
+    let allowed = system.is_long() && system.efer & EFER_SCE != 0;
+    Ok(allowed && cpu.msr(IA32_LSTAR)?.unwrap_or(0) != 0)
+}
+
+/// Where the vCPU is to stop: the first instruction of the guest's handler of page faults in IA-32e
+/// mode. None if it has none as yet.
+///
+/// # Errors
+///
+/// The host refuses a call about the vCPU.
+pub fn handler(cpu: &mut impl Cpu) -> io::Result<Option<u64>> {
+    let mut system = cpu.system()?;
+    if !system.is_long() {
         return Ok(None);
     }
-    let (regs, entry) = (cpu.registers()?, cpu.msr(IA32_LSTAR)?.unwrap_or(0));
-    if entry == 0 {
-        return Ok(None);
-    }
-    let at = system.idtr.base.wrapping_add(PAGE_FAULT * ENTRY_LEN as u64);
-    let mut gate = [0; ENTRY_LEN];
-    let read = Exec::new(cpu, Instruction::default(), regs, system).read_as_system(at, &mut gate);
-    if let Some(()) = known(read)? {
-        let [a, b, _, _, _, _, c, d, e, f, g, h, ..] = gate;
-        return Ok(Some(u64::from_le_bytes([a, b, c, d, e, f, g, h])));
-    }
-    Ok(None)
+    // Keys are for pages of ring 3, where no interrupt table is, and to ask for PKRU takes long.
+    system.cr4 &= !bits::CR4_PKE;
+    let regs = GeneralRegisters::default();
+    let mut exec = Exec::new(cpu, Instruction::default(), regs, system);
+    let target = known(deliver::target(&mut exec, PAGE_FAULT))?;
+    Ok(target.filter(|address| *address != 0 && system.is_canonical(*address)))
 }
 
 /// Carries out the other half of the SYSCALL that has led to the handler of page faults; if none

@@ -5,7 +5,7 @@ use std::io;
 
 use super::Completed;
 use super::cpu::{Cpu, Exception, GeneralRegisters, NoMemory, SystemRegisters, bits, gpr};
-use crate::boot::state::Segment;
+use crate::boot::state::{Segment, TableRegister};
 use crate::exit::Gpa;
 
 /// How much memory there is, from 0 on.
@@ -21,6 +21,12 @@ pub const TABLES: u64 = 0x2_0000;
 pub const GDT: u64 = 0x3_0000;
 pub const IDT: u64 = 0x3_1000;
 pub const TSS: u64 = 0x3_2000;
+
+/// The number of RSI, where tests have the address of an operand.
+pub const RSI: usize = 6;
+
+/// Where a gate leads to.
+pub const TARGET: u64 = 0x7f_9876_5432;
 
 /// See the module's text.
 pub struct TestCpu {
@@ -133,6 +139,53 @@ impl TestCpu {
 
     pub fn get_u64(&self, address: u64) -> u64 {
         u64::from_le_bytes(self.get(address))
+    }
+
+    /// With a GDT: code at 8 and data at 16 of ring 0, a TSS at 32, code at 48 and data at 56 of
+    /// ring 3; a TSS with stacks, and an empty IDT of 256 entries.
+    pub fn with_tables(mut self) -> Self {
+        let long = self.system.is_long();
+        let code = if long { 0x00af_9b00_0000_ffff } else { 0x00cf_9b00_0000_ffff };
+        let data = 0x00cf_9300_0000_ffff;
+        let ring3 = 3 << 45;
+        let tss = 0x0000_8b00_0000_0067 | TSS << 16;
+        for (offset, value) in
+            [(8, code), (16, data), (32, tss), (48, code | ring3), (56, data | ring3)]
+        {
+            self.put_u64(GDT + offset, value);
+        }
+        self.system.gdtr = TableRegister { base: GDT, limit: 63 };
+        let limit = if long { 256 * 16 - 1 } else { 256 * 8 - 1 };
+        self.system.idtr = TableRegister { base: IDT, limit };
+        self.system.tr = Segment { selector: 32, base: TSS, limit: 0x67, attributes: 0x8b };
+        if long {
+            self.put_u64(TSS + 4, STACK - 0x800);
+            // IST 2.
+            self.put_u64(TSS + 0x2c, STACK - 0xc00);
+        } else {
+            self.put(TSS + 4, &0x6800u32.to_le_bytes());
+            self.put(TSS + 8, &16u16.to_le_bytes());
+        }
+        self
+    }
+
+    /// Adds a gate of type and DPL `access` to [`TARGET`] (its low half or quarter if it is not of
+    /// 64 bits) in segment 8.
+    pub fn put_gate(&mut self, vector: u64, access: u64, ist: u64) {
+        let low = 0x9876_0000_0008_5432 | access << 40 | ist << 32;
+        let len = if self.system.is_long() { 16 } else { 8 };
+        self.put_u64(IDT + vector * len, low);
+        if len == 16 {
+            self.put_u64(IDT + vector * len + 8, 0x7f);
+        }
+    }
+
+    /// Puts a frame on the stack, in words of `width` bytes.
+    pub fn put_frame(&mut self, width: usize, words: &[u64]) {
+        for (index, word) in words.iter().enumerate() {
+            let at = self.regs.gpr[gpr::RSP] + u64::try_from(width * index).unwrap();
+            self.put(at, &word.to_le_bytes()[..width]);
+        }
     }
 
     pub fn has_flag(&self, flag: u64) -> bool {

@@ -179,9 +179,10 @@ impl VcpuRun for KvmVcpu {
         let Self { fd, assistance, .. } = self;
         match assistance {
             Some(assistance) => {
-                let completed = assist::complete(&mut assistance.of(fd), insn.as_slice())?;
+                let mut cpu = assistance.of(fd);
+                let completed = assist::complete(&mut cpu, insn.as_slice())?;
                 if completed.is_some() {
-                    assistance.find_stop(fd)?;
+                    cpu.find_stop()?;
                 }
                 Ok(completed)
             }

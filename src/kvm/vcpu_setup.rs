@@ -174,7 +174,8 @@ fn tell_of_unhidden(kvm: &Kvm, table: &CpuId, config: &VmConfig) {
             Err(error) => {
                 log::warn!(
                     target: "minivmm::kvm",
-                    "--cpu: whether ring {ring} sees what is taken away cannot be found out: {error}"
+                    "--cpu: whether ring {ring} sees what is taken away cannot be found out: \
+                     {error}"
                 );
                 continue;
             }

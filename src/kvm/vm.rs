@@ -44,7 +44,8 @@ pub struct Machine {
     pub vm: VmFd,
     /// The guest's memory.
     pub memory: GuestMemory,
-    /// The linear address at which every vCPU that has instructions completed stops; 0 for none.
+    /// The linear address of the handler of page faults that was found last on any vCPU: there
+    /// those stop that have none of their own. While it is 0 no vCPU stops anywhere.
     pub stop_at: AtomicU64,
 }
 
