@@ -24,7 +24,7 @@
 #define MSR_EFER 0xc0000080
 #define EFER_LME 0x100
 
-// Entries of page tables (SDM volume 3, section 4.5).
+// Entries of page tables (SDM volume 3, section 5.5).
 #define PAGE_WRITABLE 0x3           // and present
 #define PAGE_UNCACHED 0x18          // PWT and PCD
 #define PAGE_LARGE 0x80

@@ -55,10 +55,10 @@ struct cpu {
 } __attribute__((aligned(64)));
 
 // The destination that is all CPUs in xAPIC mode, at the IOAPIC and in the MP table: ids from here on
-// take x2APIC (SDM volume 3, section 11.6.2.1).
+// take x2APIC (SDM volume 3, section 12.6.2.1).
 #define XAPIC_BROADCAST 0xffu
 
-// So many CPUs have a logical id in the flat model of xAPIC: one bit each (section 11.6.2.2).
+// So many CPUs have a logical id in the flat model of xAPIC: one bit each (section 12.6.2.2).
 #define FLAT_CPUS 8u
 
 #define MSR_GS_BASE 0xc0000101
@@ -215,7 +215,7 @@ void load_idt(void);
 typedef void handler(struct cpu *cpu, uint32_t vector);
 void set_handler(uint32_t vector, handler *handle);
 
-// Local APIC registers: offsets of the memory-mapped ones (SDM volume 3, table 11-1).
+// Local APIC registers: offsets of the memory-mapped ones (SDM volume 3, table 12-1).
 enum apic_register {
     APIC_ID = 0x20,
     APIC_TPR = 0x80,

@@ -16,7 +16,7 @@ struct mode {
     bool xapic_only;
 };
 
-// Lowest priority is reserved in x2APIC's ICR (SDM volume 3, section 11.12.9).
+// Lowest priority is reserved in x2APIC's ICR (SDM volume 3, section 12.12.9).
 static const struct mode modes[] = {
     {EVENT_FIXED, DELIVER_FIXED | VECTOR_FIXED, false},
     {EVENT_FIXED, DELIVER_FIXED | DESTINATION_LOGICAL | VECTOR_FIXED, false},
@@ -122,7 +122,7 @@ static void send_to_self(struct cpu *self, uint32_t command) {
     compare(self);
 }
 
-// The shorthands that are valid (SDM volume 3, section 11.6.1), and the broadcast.
+// The shorthands that are valid (SDM volume 3, section 12.6.1), and the broadcast.
 static void send_by_shorthand(struct cpu *self) {
     static const struct mode shorthand = {EVENT_SELF, ICR_SELF, false};
     mode = &shorthand;

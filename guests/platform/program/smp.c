@@ -10,7 +10,7 @@ extern volatile uint32_t stray_seen, stray_apic_id;
 #define SECOND_PAGE 0x9e
 
 // xAPIC logical ids: in the flat model one bit each, else clusters of four (SDM volume 3, section
-// 11.6.2.2). Beyond that only x2APIC has them.
+// 12.6.2.2). Beyond that only x2APIC has them.
 #define CLUSTER_CPUS 60u
 #define DFR_FLAT 0xffffffffu
 #define DFR_CLUSTER 0x0fffffffu
@@ -22,7 +22,7 @@ static bool started;
 static void set_logical_id(struct cpu *cpu) {
     if (cpu->x2apic) {
         cpu->logical_id = apic_read(APIC_LDR);
-        // Section 11.12.10.2: cluster and bit, from the id.
+        // Section 12.12.10.2: cluster and bit, from the id.
         check_equal(cpu->logical_id, cpu->apic_id >> 4 << 16 | 1u << (cpu->apic_id & 15));
         return;
     }

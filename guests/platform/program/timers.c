@@ -8,7 +8,7 @@
 // The PIT at 1 kHz.
 #define PIT_COUNT (PIT_HZ / 1000)
 
-// The local timer's divisor (SDM volume 3, figure 11-10), and its count: 1 ms at some 1 GHz.
+// The local timer's divisor (SDM volume 3, figure 12-10), and its count: 1 ms at some 1 GHz.
 #define DIVIDE_BY_1 0xb
 #define TIMER_COUNT 1000000u
 

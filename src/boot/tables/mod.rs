@@ -21,7 +21,7 @@ use crate::config::{ComPort, Topology};
 use crate::exit::Gpa;
 use crate::memory::{GuestMemory, MemoryError, RSDP, RamLayout, TABLES};
 
-/// Where every local APIC is until the guest moves it (Intel SDM vol. 3, section 11.4.1).
+/// Where every local APIC is until the guest moves it (Intel SDM vol. 3, section 12.4.1).
 pub const LOCAL_APIC: u32 = 0xfee0_0000;
 /// Where the IOAPIC is, on every PC (82093AA datasheet, section 3.0).
 pub const IOAPIC: u32 = 0xfec0_0000;
