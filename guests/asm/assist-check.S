@@ -68,8 +68,8 @@
 #define OUT_FX          (OUT_EDGE + EDGE_PART + 8)
 #define OUT_LEN         (OUT_FX + 512)
 
-// An instruction, or a few, to be compared; `defined` are the flags that it defines. It may use rax,
-// rbx, rcx, rdx, rbp, r8 to r11, the memory at rsi, and vector registers.
+// An instruction, or a few, to be compared; `defined` are the flags that it defines. It may use
+// rax, rbx, rcx, rdx, rbp, r8 to r11, the memory at rsi, and vector registers.
 .macro check defined:req, insn:req
     .text   1
 .Lcode\@:

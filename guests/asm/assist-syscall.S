@@ -1,5 +1,5 @@
-// assist-syscall: SYSCALL of ring 3, with a kernel in a page that ring 3 may not use, and page faults of
-// ring 3 that have nothing to do with it, one of which is a jump to the entry point.
+// assist-syscall: SYSCALL of ring 3, with a kernel in a page that ring 3 may not use, and page
+// faults of ring 3 that have nothing to do with it, one of which is a jump to the entry point.
 //
 // Mode:   long
 // vCPUs:  any; only vCPU 0 does anything

@@ -1,7 +1,7 @@
 // assist-system: instructions that only ring 0 can use, or that only ring 0 sees the effects of,
 // and which the host's KVM may need help with: software interrupts, faults with their error codes
-// and addresses, a single step, flags, XCR0, translations, selectors; and a counter in 16 bytes that
-// all vCPUs count in.
+// and addresses, a single step, flags, XCR0, translations, selectors; and a counter in 16 bytes
+// that all vCPUs count in.
 //
 // Mode:   long
 // vCPUs:  any

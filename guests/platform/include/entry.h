@@ -93,8 +93,8 @@
     ljmp    $SELECTOR_CODE, $\target
     .endm
 
-// In 64-bit mode, on whatever tables the loader has made: to our own, and CS with them. Changes RAX,
-// RSP and RDI.
+// In 64-bit mode, on whatever tables the loader has made: to our own, and CS with them. Changes
+// RAX, RSP and RDI.
     .macro to_own_tables
     make_page_tables
     lgdt    gdt_pointer

@@ -54,8 +54,8 @@ struct cpu {
     volatile uint64_t time;         // for tests
 } __attribute__((aligned(64)));
 
-// The destination that is all CPUs in xAPIC mode, at the IOAPIC and in the MP table: ids from here on
-// take x2APIC (SDM volume 3, section 12.6.2.1).
+// The destination that is all CPUs in xAPIC mode, at the IOAPIC and in the MP table: ids from here
+// on take x2APIC (SDM volume 3, section 12.6.2.1).
 #define XAPIC_BROADCAST 0xffu
 
 // So many CPUs have a logical id in the flat model of xAPIC: one bit each (section 12.6.2.2).

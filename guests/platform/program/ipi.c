@@ -133,7 +133,8 @@ static void send_by_shorthand(struct cpu *self) {
     send_to_many(self, EVENT_FIXED, 0, ICR_ALL | VECTOR_FIXED, true);
     send_to_many(self, EVENT_FIXED, 0, ICR_OTHERS | VECTOR_FIXED, false);
     send_to_many(self, EVENT_NMI, 0, ICR_OTHERS | DELIVER_NMI, false);
-    send_to_many(self, EVENT_FIXED, self->x2apic ? UINT32_MAX : XAPIC_BROADCAST, VECTOR_FIXED, true);
+    uint32_t broadcast = self->x2apic ? UINT32_MAX : XAPIC_BROADCAST;
+    send_to_many(self, EVENT_FIXED, broadcast, VECTOR_FIXED, true);
     if (!self->x2apic && cpu_count <= FLAT_CPUS)
         send_to_any();
 }
