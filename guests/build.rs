@@ -1,6 +1,6 @@
 //! Makes every `asm/*.S` and every `stress/*.c` into `OUT_DIR/<name>.bin`, a flat image linked
-//! for guest address 0x1000, the BIOS in `firmware/`, and every `platform/*.S` into one in a format of
-//! its own, with the C compiler: `$CC`, or else `cc`.
+//! for guest address 0x1000, the BIOS in `firmware/`, and every `platform/*.S` into one in a format
+//! of its own, with the C compiler: `$CC`, or else `cc`.
 
 use std::env;
 use std::ffi::OsStr;

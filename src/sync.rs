@@ -96,7 +96,8 @@ mod model {
                 impl $name {
                     /// An atomic `value`.
                     pub fn new(value: $value) -> Self {
-                        Self { order: atomic::AtomicBool::default(), value: atomic::$name::new(value) }
+                        let order = atomic::AtomicBool::default();
+                        Self { order, value: atomic::$name::new(value) }
                     }
                 }
             )*

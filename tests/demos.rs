@@ -391,7 +391,8 @@ mod truth {
             let exits = lines.iter().map(|line| line.split_once("] ").unwrap().1);
             let outs = b"4\nHello\n".iter().zip(0..).map(|(byte, seq)| {
                 format!(
-                    "vcpu=0 seq={seq} io-out port=0x3f8 size=1 count=1 data={byte:#x} handler=posted"
+                    "vcpu=0 seq={seq} io-out port=0x3f8 size=1 count=1 data={byte:#x} \
+                     handler=posted"
                 )
             });
             let expected: Vec<_> =

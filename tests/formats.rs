@@ -260,8 +260,8 @@ fn options_that_do_not_go_with_the_format_are_refused() {
     misused(
         &[0xf4],
         "--irqchip none --start bsp GUEST",
-        "with --start bsp the other vCPUs wait for an interrupt, and --irqchip none has nothing that \
-         could send it",
+        "with --start bsp the other vCPUs wait for an interrupt, and --irqchip none has nothing \
+         that could send it",
     );
     misused(
         &[0xf4],

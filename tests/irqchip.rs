@@ -180,10 +180,12 @@ fn pic_steps() -> impl Strategy<Value = Vec<Step>> {
         command.clone().prop_map(move |port| vec![Step::Out(port, ocw3), Step::In(port, 0xff)])
     };
     prop_oneof![
-        6 => (irq.clone(), any::<bool>()).prop_map(|(irq, high)| vec![Step::Out(line(irq), high.into())]),
+        6 => (irq.clone(), any::<bool>())
+            .prop_map(|(irq, high)| vec![Step::Out(line(irq), high.into())]),
         6 => irq.prop_map(|irq| vec![Step::Out(line(irq), 1), Step::Out(line(irq), 0)]),
         4 => (command.clone(), any_eoi).prop_map(|(port, value)| vec![Step::Out(port, value)]),
-        2 => (command.clone(), any::<u8>()).prop_map(|(port, mask)| vec![Step::Out(port + 1, mask)]),
+        2 => (command.clone(), any::<u8>())
+            .prop_map(|(port, mask)| vec![Step::Out(port + 1, mask)]),
         1 => setup(0x01),
         1 => setup(0x11),
         3 => Just(vec![Step::LetIn]),
@@ -243,7 +245,8 @@ fn ioapic_steps() -> impl Strategy<Value = Vec<Step>> {
         }),
         1 => any::<u32>().prop_map(move |id| vec![select(0), Step::Store(IOAPIC + 0x10, id)]),
         3 => (0..0x40u32).prop_map(move |register| {
-            vec![select(register), Step::Load(IOAPIC + 0x10, u32::MAX), Step::Load(IOAPIC, u32::MAX)]
+            let [data, index] = [IOAPIC + 0x10, IOAPIC].map(|at| Step::Load(at, u32::MAX));
+            vec![select(register), data, index]
         }),
         2 => (0..8u32).prop_map(|index| vec![Step::Load(LAPIC + 0x200 + 0x10 * index, u32::MAX)]),
         1 => (0..8u32).prop_map(|index| vec![Step::Load(LAPIC + 0x180 + 0x10 * index, u32::MAX)]),

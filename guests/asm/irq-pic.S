@@ -1,5 +1,5 @@
-// irq-pic: interrupts by the two 8259s: the timer, the UART's transmitter and the RTC, which is at the
-// second one, each waited for with HLT.
+// irq-pic: interrupts by the two 8259s: the timer, the UART's transmitter and the RTC, which is at
+// the second one, each waited for with HLT.
 //
 // Mode:   real
 // vCPUs:  any; vCPU 0 works, the others halt

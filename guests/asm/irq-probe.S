@@ -7,8 +7,8 @@
 // Output: what was read, a byte or four each, and the vector of each interrupt that was let in
 // Exit:   0 (power-off)
 //
-// Each step of the script is 12 bytes: what it does, three bytes of nothing, an address, and a value
-// to write, or a mask for what is read.
+// Each step of the script is 12 bytes: what it does, three bytes of nothing, an address, and a
+// value to write, or a mask for what is read.
 
 #include "guest.h"
 

@@ -1,5 +1,5 @@
-// bios: the few services of a PC's BIOS that real-mode code cannot do without: text and keys through
-// COM1, the memory map, the time of day in ticks, and the interrupts of timer and devices.
+// bios: the few services of a PC's BIOS that real-mode code cannot do without: text and keys
+// through COM1, the memory map, the time of day in ticks, and the interrupts of timer and devices.
 //
 // It is for images that are entered in real mode and call the BIOS; docs/guest-abi.md says which.
 // Loaded at 0xfe000, where it runs in segment 0xf000. minivmm fills in the interrupt table, whose
@@ -28,7 +28,8 @@
 .set TICKS, 0x6c
 .set MIDNIGHT, 0x70
 .set TICKS_PER_DAY, 0x1800b0
-// A key that was seen and not taken: its code, and whether there is one. The area is for whoever runs.
+// A key that was seen and not taken: its code, and whether there is one. The area is for whoever
+// runs.
 .set KEY, 0xf0
 
 // Where the caller's flags are, once BP is pushed and holds SP.
@@ -79,7 +80,8 @@ vectors:
 
 // Where the vCPU starts: what a BIOS has done when it gives the machine away. Changes AL.
 post:
-    // The PICs: edges, vectors 8 and 0x70, 8086 mode, and only the timer and the cascade let through.
+    // The PICs: edges, vectors 8 and 0x70, 8086 mode, and only the timer and the cascade let
+    // through.
     mov $0x11, %al
     out %al, $PIC1
     out %al, $PIC2
@@ -373,8 +375,8 @@ reboot:
     hlt
     jmp reboot
 
-// What minivmm fills in: where to go after `post`, offset and segment; the sizes for INT 15h, and the
-// map as a count and its entries.
+// What minivmm fills in: where to go after `post`, offset and segment; the sizes for INT 15h, and
+// the map as a count and its entries.
 .org 0x800
 entry_point:
     .word 0, 0

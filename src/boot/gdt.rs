@@ -40,7 +40,7 @@ const USER_CODE: u16 = 0x20 | 3;
 const TSS: u16 = 0x28;
 
 /// The TSS's offset in the boot area, and the length of its fixed part in both modes (Intel SDM
-/// vol. 3, sections 8.2.1 and 8.7).
+/// vol. 3, sections 9.2.1 and 9.7).
 const TSS_OFFSET: usize = 0x100;
 const TSS_FIXED_LEN: u16 = 0x68;
 /// Where the fixed part says where the I/O permission bitmap begins.

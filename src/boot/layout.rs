@@ -270,6 +270,12 @@ pub(super) fn gaps(
     gaps
 }
 
+/// An address or a length as guests are told it in 32 bits: what has a place lies in the RAM below
+/// the hole.
+pub(super) fn below_4_gib(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
 /// Why a layout could not be written.
 #[derive(Debug, Error)]
 pub(super) enum WriteError {

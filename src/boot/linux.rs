@@ -24,7 +24,7 @@ use super::elf::{Elf, ElfError};
 use super::entry::Start;
 use super::file::FileError;
 use super::gdt::Selectors;
-use super::layout::{IMAGE, Layout, LayoutError, Preference};
+use super::layout::{IMAGE, Layout, LayoutError, Preference, below_4_gib};
 use super::{long, protected};
 use crate::config::{BootConfig, CpuMode};
 use crate::exit::Gpa;
@@ -282,11 +282,6 @@ fn start(protocol: Protocol, entry: Gpa, zero_page: Gpa) -> Start {
     };
     state.regs.rsi = zero_page.0;
     Start::Protocol { mode, state: Box::new(state), selectors }
-}
-
-/// What is given to a kernel lies in the RAM below the hole.
-fn below_4_gib(value: u64) -> u32 {
-    u32::try_from(value).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

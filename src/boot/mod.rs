@@ -198,18 +198,13 @@ pub struct BootPlan {
 /// One that says what is wrong.
 pub fn plan(config: &VmConfig) -> Result<BootPlan, BootError> {
     let file = GuestFile::image(&config.guest)?;
-    let (head, image) = match config.boot.format {
-        Some(ImageFormat::Flat) => (Vec::new(), Recognised::Flat),
-        Some(format) => {
-            let head = file.head()?;
-            let image = detect::expect(format, &file, &head)?;
-            (head, image)
-        }
-        None => {
-            let head = file.head()?;
-            let image = detect::recognise(&file, &head)?;
-            (head, image)
-        }
+    let head = match config.boot.format {
+        Some(ImageFormat::Flat) => Vec::new(),
+        _ => file.head()?,
+    };
+    let image = match config.boot.format {
+        Some(format) => detect::expect(format, &file, &head)?,
+        None => detect::recognise(&file, &head)?,
     };
     let format = image.format();
     options::check(format, config)?;

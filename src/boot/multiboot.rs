@@ -46,8 +46,8 @@ const LONG_LEN: usize = 32;
 pub enum MultibootError {
     /// No header.
     #[error(
-        "the image has no Multiboot header in its first {HEAD_LEN} bytes: expected {HEADER_MAGIC:#x} \
-         at a multiple of 4, with a checksum"
+        "the image has no Multiboot header in its first {HEAD_LEN} bytes: expected \
+         {HEADER_MAGIC:#x} at a multiple of 4, with a checksum"
     )]
     NoHeader,
     /// The header ends too late.
@@ -107,7 +107,10 @@ pub enum MultibootError {
         len: u64,
     },
     /// It cannot start there.
-    #[error("the Multiboot entry point {entry:#x} is not in what is loaded, at {:#x}-{:#x}", image.start, image.end - 1)]
+    #[error(
+        "the Multiboot entry point {entry:#x} is not in what is loaded, at {:#x}-{:#x}",
+        image.start, image.end - 1
+    )]
     Entry {
         /// entry_addr.
         entry: u32,

@@ -1,5 +1,5 @@
 //! Page tables that map guest-virtual addresses to the same guest-physical ones, for long mode
-//! (4-level paging, Intel SDM vol. 3, section 4.5).
+//! (4-level paging, Intel SDM vol. 3, section 5.5).
 //!
 //! Every page is present, writable and open to ring 3, so that a guest can go there without
 //! page tables of its own; one that wants SMEP, SMAP or protection brings its own. Accessed and

@@ -1,7 +1,7 @@
 //! 16-bit real mode: the state at entry.
 //!
 //! Every segment is set, for KVM starts a vCPU as a CPU comes out of reset: with CS at
-//! 0xffff0000 and the caches off (Intel SDM vol. 3, table 10-1).
+//! 0xffff0000 and the caches off (Intel SDM vol. 3, table 11-1).
 
 use std::ops::Range;
 

@@ -1,9 +1,10 @@
 //! Where the vCPUs' stacks lie: one each, side by side, in low RAM beside the image.
 //!
 //! The rule, in every mode: the image, or each segment of one that has some, cuts the RAM from
-//! 0x500 to a limit into parts, and the stacks are at the top of the largest, vCPU 0's highest.
-//! The limit is 1 MiB in real mode, as far as SS reaches, and else 3 GiB, where RAM below the
-//! hole ends. Arithmetic only; `entry.rs` puts the result in registers.
+//! 0x500 to a limit into parts, and on a machine with tables that describe it so does what a PC has
+//! below 1 MiB. The stacks are at the top of the largest part, vCPU 0's highest. The limit is 1 MiB
+//! in real mode, as far as SS reaches, and else 3 GiB, where RAM below the hole ends. Arithmetic
+//! only; `entry.rs` puts the result in registers.
 
 use std::ops::Range;
 

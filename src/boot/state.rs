@@ -88,7 +88,7 @@ pub struct Segment {
     /// The offset of the last byte, in bytes whatever the granularity.
     pub limit: u32,
     /// Type, S, DPL and P in bits 0 to 7, AVL, L, D/B and G in bits 12 to 15: the order of a
-    /// descriptor and of the VMX access rights (Intel SDM vol. 3, table 25-2).
+    /// descriptor and of the VMX access rights (Intel SDM vol. 3, table 26-2).
     pub attributes: u16,
 }
 

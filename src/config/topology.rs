@@ -141,7 +141,7 @@ pub struct ApicId(pub u32);
 
 impl ApicId {
     /// The id of a vCPU: the numbers of its thread, its core and its socket, from the lowest bit
-    /// up, each in as many whole bits as it takes (Intel SDM vol. 3, section 9.9.1, "Hierarchical
+    /// up, each in as many whole bits as it takes (Intel SDM vol. 3, section 10.9.1, "Hierarchical
     /// Mapping of Shared Resources"). Ids have gaps where a number is not a power of two.
     pub fn of(topology: Topology, vcpu: VcpuId) -> Self {
         let thread = vcpu.0 % topology.threads;
@@ -151,7 +151,7 @@ impl ApicId {
     }
 
     /// The id as a local APIC in xAPIC mode has it, if it can have this one: of 8 bits, of which
-    /// all ones is everybody (Intel SDM vol. 3, section 11.6.2.1).
+    /// all ones is everybody (Intel SDM vol. 3, section 12.6.2.1).
     pub fn xapic(self) -> Option<u8> {
         u8::try_from(self.0).ok().filter(|id| *id != u8::MAX)
     }

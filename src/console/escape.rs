@@ -60,6 +60,7 @@ impl EscapeParser {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::*;
@@ -114,21 +115,25 @@ mod tests {
 
     /// Input in which sequences are frequent.
     fn keys() -> impl Strategy<Value = Vec<u8>> {
-        let key = prop_oneof![3 => Just(PREFIX), 2 => prop::sample::select(&b"xh?"[..]), 2 => any::<u8>()];
-        prop::collection::vec(key, 0..64)
+        let key = prop_oneof![
+            3 => Just(PREFIX),
+            2 => prop::sample::select(&b"xh?"[..]),
+            2 => any::<u8>(),
+        ];
+        vec(key, 0..64)
     }
 
     proptest! {
         #[test]
         fn without_the_prefix_all_passes(
-            input in prop::collection::vec(any::<u8>().prop_filter("prefix", |b| *b != PREFIX), 0..256),
+            input in vec(any::<u8>().prop_filter("prefix", |b| *b != PREFIX), 0..256),
             size in 1..32_usize,
         ) {
             prop_assert_eq!(parse(input.chunks(size)), (input, None));
         }
 
         #[test]
-        fn splitting_never_matters(input in keys(), cuts in prop::collection::vec(0..64_usize, 0..8)) {
+        fn splitting_never_matters(input in keys(), cuts in vec(0..64_usize, 0..8)) {
             let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(input.len())).collect();
             cuts.extend([0, input.len()]);
             cuts.sort_unstable();

@@ -97,7 +97,11 @@ proptest! {
     }
 
     #[test]
-    fn contains_is_every_byte(pages in 786_000..787_000_u64, start in 0..8 * GIB, len in 0..9 * GIB) {
+    fn contains_is_every_byte(
+        pages in 786_000..787_000_u64,
+        start in 0..8 * GIB,
+        len in 0..9 * GIB,
+    ) {
         let layout = RamLayout::new(size(pages * 4096));
         let is_ram = |gpa: u64| layout.low().contains(&gpa) || layout.high().contains(&gpa);
         let last = start + len.max(1) - 1;

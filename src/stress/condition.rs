@@ -64,7 +64,10 @@ pub enum ConditionError {
     #[error("'{LABEL}' is missing the text of the label")]
     NoLabel,
     /// A label that is longer than any outcome's.
-    #[error("the label '{0}' is longer than {max} bytes, and no outcome's is", max = Label::MAX_BYTES)]
+    #[error(
+        "the label '{0}' is longer than {max} bytes, and no outcome's is",
+        max = Label::MAX_BYTES
+    )]
     LongLabel(String),
 }
 

@@ -166,7 +166,10 @@ pub(super) mod tests {
 
     proptest! {
         #[test]
-        fn percentiles_are_those_of_sorted_values(mut values in durations(), percent in 1_u32..=100) {
+        fn percentiles_are_those_of_sorted_values(
+            mut values in durations(),
+            percent in 1_u32..=100,
+        ) {
             let skew = skew_of(&values);
             prop_assert_eq!(skew.percentile(percent).is_none(), values.is_empty());
             if let Some(found) = skew.percentile(percent) {

@@ -8,8 +8,8 @@
 //!
 //! - With CLOCK_MONOTONIC no reading is less than one that came before it, on whatever thread.
 //! - The change-over is no step back: a reading by the counter is no less than any by
-//!   CLOCK_MONOTONIC that came before it. It may be a step forward, by the time that the shortest of
-//!   a few looks at both takes: less than 0.1 µs, unless every one is interrupted.
+//!   CLOCK_MONOTONIC that came before it. It may be a step forward, by the time that the shortest
+//!   of a few looks at both takes: less than 0.1 µs, unless every one is interrupted.
 //! - With the counter a thread's readings do not go back if the CPUs' counters agree. Those of two
 //!   threads are comparable to within what the counters differ by and how early a CPU reads its
 //!   own, which it does not in the strict order of the program: some ten nanoseconds each.

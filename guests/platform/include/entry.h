@@ -12,19 +12,32 @@
 #define SELECTOR_CODE 0x08
 #define SELECTOR_DATA 0x10
 
+// Where start.S finds the stack in struct cpu.
+#define CPU_STACK 8
+
 // Control registers and EFER (SDM volume 3, sections 2.5 and 2.2.1).
 #define CR0_PE 0x1
+#define CR0_NW 0x20000000
+#define CR0_CD 0x40000000
 #define CR0_PG 0x80000000
 #define CR4_PAE 0x20
 #define MSR_EFER 0xc0000080
 #define EFER_LME 0x100
+
+// Entries of page tables (SDM volume 3, section 5.5).
+#define PAGE_WRITABLE 0x3           // and present
+#define PAGE_UNCACHED 0x18          // PWT and PCD
+#define PAGE_LARGE 0x80
+
+// The first serial port: a byte written there is sent.
+#define COM1_DATA 0x3f8
 
 #ifdef __ASSEMBLER__
 
 // The first byte of the program's first line, before anything else: a bench takes its arrival as
 // the time of entry. The UART needs no setting up for that here.
     .macro announce
-    mov     $0x3f8, %dx
+    mov     $COM1_DATA, %dx
     mov     $'p', %al
     out     %al, %dx
     .endm
@@ -44,16 +57,16 @@
 // 3 GiB on without caching. Changes EAX, ECX and EDI.
     .macro make_page_tables
     mov     $page_tables, %edi
-    movl    $(page_tables + 0x1000 + 3), (%edi)
+    movl    $(page_tables + 0x1000 + PAGE_WRITABLE), (%edi)
     lea     0x1000(%edi), %edi
     .irp    n, 0, 1, 2, 3
-    movl    $(page_tables + 0x2000 + 0x1000 * \n + 3), 8 * \n(%edi)
+    movl    $(page_tables + 0x2000 + 0x1000 * \n + PAGE_WRITABLE), 8 * \n(%edi)
     .endr
     mov     $(page_tables + 0x2000), %edi
-    mov     $0x83, %eax
+    mov     $(PAGE_LARGE | PAGE_WRITABLE), %eax
 1:  cmp     $0xc0000000, %eax
     jb      2f
-    or      $0x18, %eax
+    or      $PAGE_UNCACHED, %eax
 2:  mov     %eax, (%edi)
     lea     8(%edi), %edi
     add     $0x200000, %eax
@@ -80,8 +93,8 @@
     ljmp    $SELECTOR_CODE, $\target
     .endm
 
-// In 64-bit mode, on whatever tables the loader has made: to our own, with all segments loaded.
-// Changes RAX and RDI.
+// In 64-bit mode, on whatever tables the loader has made: to our own, and CS with them. Changes
+// RAX, RSP and RDI.
     .macro to_own_tables
     make_page_tables
     lgdt    gdt_pointer

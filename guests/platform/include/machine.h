@@ -22,12 +22,6 @@ static inline uint8_t in8(uint16_t port) {
     return value;
 }
 
-static inline uint16_t in16(uint16_t port) {
-    uint16_t value;
-    __asm__ volatile("inw %1, %0" : "=a"(value) : "Nd"(port) : "memory");
-    return value;
-}
-
 static inline uint32_t in32(uint16_t port) {
     uint32_t value;
     __asm__ volatile("inl %1, %0" : "=a"(value) : "Nd"(port) : "memory");
@@ -79,7 +73,7 @@ static inline void sleep_with_interrupts(void) {
     __asm__ volatile("sti; hlt" : : : "memory");
 }
 
-// Sleeps until an NMI, with interrupts as they are.
+// Sleeps with interrupts as they are: where they are off, until an NMI.
 static inline void halt(void) {
     __asm__ volatile("hlt" : : : "memory");
 }

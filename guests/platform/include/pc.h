@@ -39,10 +39,9 @@ enum vector {
     VECTOR_SPURIOUS = 0xff
 };
 
-// A CPU. Each writes its own, unless said otherwise; GS points to it. start.S knows the offsets
-// of the first two.
+// A CPU. Each writes its own, unless said otherwise; GS points to it.
 struct cpu {
-    struct cpu *self;
+    struct cpu *self;               // this_cpu() and start.S know where these two are
     void *stack;
     uint32_t index;                 // 0: the boot CPU
     uint32_t apic_id;
@@ -55,7 +54,15 @@ struct cpu {
     volatile uint64_t time;         // for tests
 } __attribute__((aligned(64)));
 
+// The destination that is all CPUs in xAPIC mode, at the IOAPIC and in the MP table: ids from here
+// on take x2APIC (SDM volume 3, section 12.6.2.1).
+#define XAPIC_BROADCAST 0xffu
+
+// So many CPUs have a logical id in the flat model of xAPIC: one bit each (section 12.6.2.2).
+#define FLAT_CPUS 8u
+
 #define MSR_GS_BASE 0xc0000101
+#define MSR_TSC_DEADLINE 0x6e0
 
 static inline struct cpu *this_cpu(void) {
     struct cpu *cpu;
@@ -92,6 +99,7 @@ extern uint8_t exit_value;
 
 // ---- memory.c ------------------------------------------------------------------------------
 
+// The first three the compiler calls, too.
 void *memcpy(void *to, const void *from, size_t size);
 void *memset(void *to, int byte, size_t size);
 int memcmp(const void *left, const void *right, size_t size);
@@ -165,13 +173,15 @@ bool in_list(const char *name, const char *word, bool missing);
 
 // ---- acpi.c, mptable.c, cpus.c -------------------------------------------------------------
 
+#define ISA_LINES 16u
+
 struct platform {
     uint64_t local_apic;
     uint64_t io_apic;
     uint32_t io_apic_gsi_base;
     // Interrupt of each ISA line at the IOAPIC, and its flags (MPS INTI flags).
-    uint32_t isa_gsi[16];
-    uint16_t isa_flags[16];
+    uint32_t isa_gsi[ISA_LINES];
+    uint16_t isa_flags[ISA_LINES];
     uint32_t pm_timer;              // port; 0: none
     bool pm_timer_32_bits;
     uint32_t pm1a_control;          // port
@@ -205,24 +215,20 @@ void load_idt(void);
 typedef void handler(struct cpu *cpu, uint32_t vector);
 void set_handler(uint32_t vector, handler *handle);
 
-// Local APIC registers: offsets of the memory-mapped ones (SDM volume 3, table 11-1).
+// Local APIC registers: offsets of the memory-mapped ones (SDM volume 3, table 12-1).
 enum apic_register {
     APIC_ID = 0x20,
-    APIC_VERSION = 0x30,
     APIC_TPR = 0x80,
     APIC_EOI = 0xb0,
     APIC_LDR = 0xd0,
     APIC_DFR = 0xe0,
     APIC_SVR = 0xf0,
-    APIC_ESR = 0x280,
     APIC_ICR = 0x300,
     APIC_ICR_HIGH = 0x310,
     APIC_LVT_TIMER = 0x320,
     APIC_LVT_LINT0 = 0x350,
     APIC_LVT_LINT1 = 0x360,
-    APIC_LVT_ERROR = 0x370,
     APIC_TIMER_INITIAL = 0x380,
-    APIC_TIMER_CURRENT = 0x390,
     APIC_TIMER_DIVIDE = 0x3e0,
     APIC_SELF_IPI = 0x3f0
 };
@@ -351,6 +357,5 @@ void bench_timer(void);
 void bench_ipi(void);
 void bench_uart(void);
 void bench_smp(void);
-
 
 #endif

@@ -41,7 +41,6 @@ enum {
 };
 
 #define APIC_ENABLED 1
-#define NO_APIC_ID 0xff
 
 struct madt_entry {
     uint8_t type, length;
@@ -77,6 +76,13 @@ enum {
 };
 #define FADT_TMR_VAL_EXT 0x100
 
+// What the first checksum of the RSDP is about: all that revision 0 has (section 5.2.5.3).
+#define RSDP_V1_SIZE 20
+
+// AML: the encodings of a package and of a number of one byte (section 20.2).
+#define AML_PACKAGE "\x12"
+#define AML_BYTE_PREFIX 0x0a
+
 // PM1_CNT (section 4.8.3.2.1).
 #define SLEEP_TYPE_SHIFT 10
 #define SLEEP_ENABLE 0x2000
@@ -104,7 +110,7 @@ static void find_xsdt(void) {
         fail("there is no RSDP in the BIOS area: are there interrupt controllers?");
     if (boot.rsdp)
         check_equal(boot.rsdp, (uint64_t)rsdp);
-    check(sums_to_zero(rsdp, 20));
+    check(sums_to_zero(rsdp, RSDP_V1_SIZE));
     check(rsdp->revision >= 2);
     check(sums_to_zero(rsdp, rsdp->length));
     xsdt = checked(rsdp->xsdt);
@@ -119,7 +125,7 @@ static void add_id(struct id_list *list, uint32_t id, uint32_t flags) {
 static void read_madt_entry(const struct madt_entry *entry, struct id_list *list) {
     switch (entry->type) {
     case MADT_LOCAL_APIC:
-        if (entry->local_apic.id != NO_APIC_ID)
+        if (entry->local_apic.id != XAPIC_BROADCAST)
             add_id(list, entry->local_apic.id, entry->local_apic.flags);
         break;
     case MADT_LOCAL_X2APIC:
@@ -130,7 +136,7 @@ static void read_madt_entry(const struct madt_entry *entry, struct id_list *list
         platform.io_apic_gsi_base = entry->io_apic.gsi_base;
         break;
     case MADT_OVERRIDE:
-        check(entry->override.source < 16);
+        check(entry->override.source < ISA_LINES);
         platform.isa_gsi[entry->override.source] = entry->override.gsi;
         platform.isa_flags[entry->override.source] = entry->override.flags;
         break;
@@ -143,7 +149,7 @@ static struct id_list read_madt(void) {
     const struct madt *madt = (const struct madt *)find_table("APIC");
     // An entry of a CPU has at least 8 bytes.
     struct id_list list = {0, allocate(madt->header.length / 8 * sizeof(uint32_t))};
-    for (uint32_t line = 0; line < 16; line++)
+    for (uint32_t line = 0; line < ISA_LINES; line++)
         platform.isa_gsi[line] = line;
     platform.local_apic = madt->local_apic;
     const uint8_t *next = madt->entries, *end = (const uint8_t *)madt + madt->header.length;
@@ -164,11 +170,11 @@ static struct id_list read_madt(void) {
 static uint16_t soft_off_type(const struct header *dsdt) {
     const uint8_t *aml = (const uint8_t *)dsdt, *end = aml + dsdt->length;
     for (; aml + 8 < end; aml++) {
-        if (aml[0] != '_' || memcmp(aml, "_S5_\x12", 5) != 0)
+        if (aml[0] != '_' || memcmp(aml, "_S5_" AML_PACKAGE, 5) != 0)
             continue;
         aml += 5;
         aml += (*aml >> 6) + 1 + 1; // the package's length, and how many elements
-        return *aml == 0x0a ? aml[1] : *aml;
+        return *aml == AML_BYTE_PREFIX ? aml[1] : *aml;
     }
     fail("the DSDT has no package \\_S5");
 }

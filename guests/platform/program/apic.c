@@ -1,5 +1,5 @@
 // apic.c: the local APIC, in xAPIC mode through memory and in x2APIC mode through MSRs (SDM volume
-// 3, chapter 11).
+// 3, chapter 12).
 
 #include "pc.h"
 
@@ -8,7 +8,7 @@
 #define BASE_ENABLED 0x800
 #define BASE_ADDRESS 0xffffff000u
 
-// The MSR of the register at an offset is this and a sixteenth of that (section 11.12.1.2).
+// The MSR of the register at an offset is this and a sixteenth of that (section 12.12.1.2).
 #define MSR_X2APIC 0x800
 #define MSR_X2APIC_ICR 0x830
 

@@ -5,7 +5,6 @@
 
 #define DEFAULT_SAMPLES 100u
 #define DEFAULT_BYTES 4096u
-#define MSR_TSC_DEADLINE 0x6e0
 
 // From the set-up of a deadline to it.
 #define DEADLINE_CYCLES 2000000u

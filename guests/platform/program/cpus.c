@@ -2,10 +2,11 @@
 
 #include "pc.h"
 
+#include "entry.h"
+
 #define STACK_SIZE 8192u
 
-// Ids from here on fit in no MP table and no xAPIC: 255 is the broadcast.
-#define MP_ID_LIMIT 255u
+_Static_assert(offsetof(struct cpu, stack) == CPU_STACK, "start.S finds the stack");
 
 struct cpu **cpus;
 uint32_t cpu_count;
@@ -53,7 +54,7 @@ void find_cpus(void) {
 void test_cpus(void) {
     uint32_t common = 0;
     for (uint32_t i = 0; i < cpu_count; i++)
-        common += cpus[i]->apic_id < MP_ID_LIMIT;
+        common += cpus[i]->apic_id < XAPIC_BROADCAST;
     for (uint32_t i = 0; i < mp.count; i++)
         if (mp.ids[i] >= apic_id_limit || !cpu_by_apic_id[mp.ids[i]])
             fail("APIC id %u is in the MP table and not in the MADT", mp.ids[i]);

@@ -78,8 +78,9 @@ static void wake_by_nmi(struct cpu *cpu) {
     check_equal(cpu->token, before + 2);
 }
 
+// Who has no partner is not pinged in the first test, and begins where it would end.
 static void start_over(struct cpu *cpu) {
-    cpu->token = cpu->index + 1 == cpu_count && cpu_count % 2 ? rounds : 0;
+    cpu->token = partner(cpu) ? 0 : rounds;
 }
 
 void test_hlt(void) {

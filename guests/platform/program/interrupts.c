@@ -17,7 +17,7 @@ struct gate {
     uint32_t offset_high, reserved;
 };
 
-// A present 64-bit interrupt gate (SDM volume 3, section 6.14.1).
+// A present 64-bit interrupt gate (SDM volume 3, section 7.14.1).
 #define INTERRUPT_GATE 0x8e
 #define VECTORS 256
 #define FIRST_INTERRUPT 32

@@ -16,7 +16,7 @@ struct mode {
     bool xapic_only;
 };
 
-// Lowest priority is reserved in x2APIC's ICR (SDM volume 3, section 11.12.9).
+// Lowest priority is reserved in x2APIC's ICR (SDM volume 3, section 12.12.9).
 static const struct mode modes[] = {
     {EVENT_FIXED, DELIVER_FIXED | VECTOR_FIXED, false},
     {EVENT_FIXED, DELIVER_FIXED | DESTINATION_LOGICAL | VECTOR_FIXED, false},
@@ -42,21 +42,10 @@ static void arrived(struct cpu *cpu, enum event event) {
         wake(sender);
 }
 
-static void got_fixed(struct cpu *cpu, uint32_t vector) {
-    (void)vector;
-    arrived(cpu, EVENT_FIXED);
-    end_of_interrupt();
-}
-
-static void got_lowest(struct cpu *cpu, uint32_t vector) {
-    (void)vector;
-    arrived(cpu, EVENT_LOWEST);
-    end_of_interrupt();
-}
-
-static void got_self(struct cpu *cpu, uint32_t vector) {
-    (void)vector;
-    arrived(cpu, EVENT_SELF);
+static void got_interrupt(struct cpu *cpu, uint32_t vector) {
+    arrived(cpu, vector == VECTOR_FIXED    ? EVENT_FIXED
+                 : vector == VECTOR_LOWEST ? EVENT_LOWEST
+                                           : EVENT_SELF);
     end_of_interrupt();
 }
 
@@ -133,7 +122,7 @@ static void send_to_self(struct cpu *self, uint32_t command) {
     compare(self);
 }
 
-// The shorthands that are valid (SDM volume 3, table 11-4), and the broadcast.
+// The shorthands that are valid (SDM volume 3, section 12.6.1), and the broadcast.
 static void send_by_shorthand(struct cpu *self) {
     static const struct mode shorthand = {EVENT_SELF, ICR_SELF, false};
     mode = &shorthand;
@@ -144,14 +133,15 @@ static void send_by_shorthand(struct cpu *self) {
     send_to_many(self, EVENT_FIXED, 0, ICR_ALL | VECTOR_FIXED, true);
     send_to_many(self, EVENT_FIXED, 0, ICR_OTHERS | VECTOR_FIXED, false);
     send_to_many(self, EVENT_NMI, 0, ICR_OTHERS | DELIVER_NMI, false);
-    send_to_many(self, EVENT_FIXED, self->x2apic ? 0xffffffff : 0xff, VECTOR_FIXED, true);
-    if (!self->x2apic && cpu_count <= 8)
+    uint32_t broadcast = self->x2apic ? UINT32_MAX : XAPIC_BROADCAST;
+    send_to_many(self, EVENT_FIXED, broadcast, VECTOR_FIXED, true);
+    if (!self->x2apic && cpu_count <= FLAT_CPUS)
         send_to_any();
 }
 
 static bool possible(void) {
     bool x2apic = cpus[0]->x2apic;
-    // xAPIC's logical ids end before 255, and do not do for many CPUs.
+    // xAPIC's logical ids do not do for many CPUs.
     if (mode->command & DESTINATION_LOGICAL && !cpus[0]->logical_id)
         return false;
     return cpu_count > 1 && !(x2apic && mode->xapic_only);
@@ -166,9 +156,9 @@ static void send_from(struct cpu *cpu) {
 }
 
 static void send_all(void) {
-    set_handler(VECTOR_FIXED, got_fixed);
-    set_handler(VECTOR_LOWEST, got_lowest);
-    set_handler(VECTOR_SELF, got_self);
+    set_handler(VECTOR_FIXED, got_interrupt);
+    set_handler(VECTOR_LOWEST, got_interrupt);
+    set_handler(VECTOR_SELF, got_interrupt);
     set_handler(VECTOR_NMI, got_nmi);
     sent = 0;
     due = allocate(cpu_count * sizeof(*due));

@@ -12,7 +12,8 @@
 
 #define ROUTE_ACTIVE_LOW 0x2000
 
-// MPS INTI flags (ACPI 6.5, table 5.26): anything else is the ISA bus's, active high and edge.
+// MPS INTI flags (ACPI 6.5, section 5.2.12.5): anything else is the ISA bus's, active high
+// and edge.
 #define POLARITY 0x3
 #define POLARITY_LOW 0x3
 #define TRIGGER 0xc

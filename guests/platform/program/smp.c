@@ -10,14 +10,10 @@ extern volatile uint32_t stray_seen, stray_apic_id;
 #define SECOND_PAGE 0x9e
 
 // xAPIC logical ids: in the flat model one bit each, else clusters of four (SDM volume 3, section
-// 11.6.2.2). Beyond that only x2APIC has them.
-#define FLAT_CPUS 8u
+// 12.6.2.2). Beyond that only x2APIC has them.
 #define CLUSTER_CPUS 60u
 #define DFR_FLAT 0xffffffffu
 #define DFR_CLUSTER 0x0fffffffu
-
-// The highest id that xAPIC can address: 255 is the broadcast.
-#define LAST_XAPIC_ID 254u
 
 static _Atomic uint32_t checked_in;
 static bool need_x2apic;
@@ -26,7 +22,7 @@ static bool started;
 static void set_logical_id(struct cpu *cpu) {
     if (cpu->x2apic) {
         cpu->logical_id = apic_read(APIC_LDR);
-        // Section 11.12.10.2: cluster and bit, from the id.
+        // Section 12.12.10.2: cluster and bit, from the id.
         check_equal(cpu->logical_id, cpu->apic_id >> 4 << 16 | 1u << (cpu->apic_id & 15));
         return;
     }
@@ -71,9 +67,9 @@ static void start_all(uint32_t page) {
 // Ids that xAPIC cannot send to take x2APIC, on all CPUs.
 static void choose_mode(void) {
     for (uint32_t i = 0; i < cpu_count; i++)
-        need_x2apic |= cpus[i]->apic_id > LAST_XAPIC_ID;
+        need_x2apic |= cpus[i]->apic_id >= XAPIC_BROADCAST;
     if (need_x2apic && !has_x2apic())
-        fail("there are APIC ids above %u and no x2APIC", LAST_XAPIC_ID);
+        fail("there are APIC ids from %u on and no x2APIC", XAPIC_BROADCAST);
     if (need_x2apic)
         enable_apic(cpus[0], true);
 }

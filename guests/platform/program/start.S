@@ -3,11 +3,8 @@
 
 #include "entry.h"
 
-    .text
-    .code64
-// In 64-bit mode with our tables: RDI to RCX are the arguments of pc_main().
-    .globl  start_program
-start_program:
+// Changes EAX, which is 0 then.
+    .macro load_data_segments
     mov     $SELECTOR_DATA, %eax
     mov     %eax, %ds
     mov     %eax, %es
@@ -15,6 +12,14 @@ start_program:
     xor     %eax, %eax
     mov     %eax, %fs
     mov     %eax, %gs
+    .endm
+
+    .text
+    .code64
+// In 64-bit mode with our tables: RDI, RSI and RDX are the arguments of pc_main().
+    .globl  start_program
+start_program:
+    load_data_segments
     mov     $stack_top, %esp
     xor     %ebp, %ebp
     call    pc_main
@@ -39,7 +44,7 @@ trampoline:
     mov     $EFER_LME, %eax
     wrmsr
     mov     %cr0, %eax
-    and     $0x9fffffff, %eax       // INIT leaves caching off: CD and NW
+    and     $~(CR0_CD | CR0_NW), %eax       // INIT leaves caching off
     or      $(CR0_PG | CR0_PE), %eax
     mov     %eax, %cr0
     ljmpl   $SELECTOR_CODE, $ap_start
@@ -51,13 +56,7 @@ trampoline_end:
 // In 64-bit mode without a stack: finds it by the APIC id (CPUID leaf 0xb, or else 1).
     .code64
 ap_start:
-    mov     $SELECTOR_DATA, %eax
-    mov     %eax, %ds
-    mov     %eax, %es
-    mov     %eax, %ss
-    xor     %eax, %eax
-    mov     %eax, %fs
-    mov     %eax, %gs
+    load_data_segments
     cpuid
     cmp     $0xb, %eax
     jb      1f
@@ -76,7 +75,7 @@ ap_start:
     mov     (%rax,%rdx,8), %rdi
     test    %rdi, %rdi
     jz      3f
-    mov     8(%rdi), %rsp           // struct cpu: stack
+    mov     CPU_STACK(%rdi), %rsp
     xor     %ebp, %ebp
     call    ap_main
 3:  mov     %edx, stray_apic_id

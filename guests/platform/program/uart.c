@@ -39,7 +39,6 @@ enum {
     MCR_OUT2 = 8,                   // on a PC: lets the interrupt out
     MCR_LOOP = 16,
     LSR_DATA = 1,
-    LSR_OVERRUN = 2,
     LSR_THRE = 0x20
 };
 
@@ -47,7 +46,7 @@ enum {
 #define DEFAULT_BYTES 256u
 #define RAISES 3u
 
-// MPS INTI flags.
+// MPS INTI flags (ACPI 6.5, section 5.2.12.5).
 #define LEVEL_ACTIVE_HIGH 0xd
 
 // What the handler saw, by id.

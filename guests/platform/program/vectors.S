@@ -9,7 +9,7 @@ vectors:
     .set    vector, 0
     .rept   256
     .balign 16
-    // Those that push an error code themselves (SDM volume 3, table 6-1).
+    // Those that push an error code themselves (SDM volume 3, table 7-1).
     .if     (vector == 8) || (vector >= 10 && vector <= 14) || (vector == 17) || (vector == 21)
     .else
     push    $0

@@ -73,7 +73,7 @@ void run_on_all(void (*work)(struct cpu *)) {
 
 // ---- The watchdog --------------------------------------------------------------------------
 
-// The local timer counts down at some 1 GHz by this divisor (SDM volume 3, figure 11-10): about
+// The local timer counts down at some 1 GHz by this divisor (SDM volume 3, figure 12-10): about
 // half a minute. The exact time does not matter, only that no wait takes so long.
 #define DIVIDE_BY_128 0xa
 #define WATCHDOG_COUNT 250000000u

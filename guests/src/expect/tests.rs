@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use super::platform::PLATFORM_EXPECTS;
+use super::stress::STRESS_EXPECTS;
 use super::*;
 use crate::{GUESTS, Kind};
 
@@ -8,12 +10,19 @@ fn check(name: &str, vcpus: u32, actual: &[u8]) -> Result<(), String> {
 }
 
 #[test]
-fn every_demo_has_one_expectation() {
-    let demos = GUESTS.iter().filter(|guest| guest.kind == Kind::Demo);
-    let guests: Vec<&str> = demos.map(|guest| guest.name).collect();
-    let expected: Vec<&str> = EXPECTS.iter().map(|expect| expect.name).collect();
-    assert_eq!(guests, expected);
-    assert_eq!(expected.iter().collect::<BTreeSet<_>>().len(), expected.len());
+fn every_guest_has_one_expectation_in_the_order_of_the_guests() {
+    let guests = |kind| {
+        let guests = GUESTS.iter().filter(move |guest| guest.kind == kind);
+        guests.map(|guest| guest.name).collect::<Vec<_>>()
+    };
+    let demos: Vec<&str> = EXPECTS.iter().map(|expect| expect.name).collect();
+    let stress: Vec<&str> = STRESS_EXPECTS.iter().map(|expect| expect.name).collect();
+    let platform: Vec<&str> = PLATFORM_EXPECTS.iter().map(|expect| expect.name).collect();
+    assert_eq!(guests(Kind::Demo), demos);
+    assert_eq!(guests(Kind::Stress), stress);
+    assert_eq!(guests(Kind::Platform), platform);
+    let all = [demos, stress, platform].concat();
+    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
     assert!(expectation("").is_none());
 }
 

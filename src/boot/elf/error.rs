@@ -36,7 +36,10 @@ pub enum ElfError {
     #[error("the ELF file has version {0}: expected 1")]
     Version(u8),
     /// For another CPU.
-    #[error("the {class} file is for machine {machine}: expected {} ({})", class.machine().0, class.name_of_machine())]
+    #[error(
+        "the {class} file is for machine {machine}: expected {} ({})",
+        class.machine().0, class.name_of_machine()
+    )]
     Machine {
         /// ELF32 or ELF64.
         class: Class,
@@ -44,7 +47,7 @@ pub enum ElfError {
         machine: u16,
     },
     /// An object file, a library, a core.
-    #[error("the ELF file has type {0}: expected 2 (ET_EXEC), an executable")]
+    #[error("the ELF file has type {0}: expected 2 (ET_EXEC) or 3 (ET_DYN), an executable")]
     Type(u16),
     /// It wants a dynamic linker.
     #[error("the ELF executable asks for an interpreter (PT_INTERP): link it with -static")]

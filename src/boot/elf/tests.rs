@@ -117,7 +117,10 @@ fn headers_that_are_not_for_us_are_refused_with_what_they_say() {
     let mut arm = ElfImage::of_code(32, ADDR, &[0xf4]).build();
     arm[18] = 40;
     refused(&arm, "the ELF32 file is for machine 40: expected 3 (i386)");
-    refused(&with(16, 1), "the ELF file has type 1: expected 2 (ET_EXEC), an executable");
+    refused(
+        &with(16, 1),
+        "the ELF file has type 1: expected 2 (ET_EXEC) or 3 (ET_DYN), an executable",
+    );
     refused(&with(54, 32), "the ELF file has program headers of 32 bytes: expected 56");
     refused(&with(56, 0), "the ELF file has no segment to load");
     let mut many = changed(|_| ());

@@ -6,7 +6,7 @@
 
 use super::MultibootError;
 use crate::boot::beside::{self, Beside};
-use crate::boot::layout::{Layout, Preference};
+use crate::boot::layout::{Layout, Preference, below_4_gib};
 use crate::boot::memory_map::{MapEntry, memory_map};
 use crate::config::BootConfig;
 use crate::exit::Gpa;
@@ -140,11 +140,6 @@ fn lower_and_upper(ram: RamLayout) -> (u32, u32) {
     let end = ram.low().end;
     let upper = end.saturating_sub(EXTENDED_START);
     (below_4_gib(end.min(CONVENTIONAL_END) >> 10), below_4_gib(upper >> 10))
-}
-
-/// Everything here lies in the RAM below the hole.
-fn below_4_gib(value: u64) -> u32 {
-    u32::try_from(value).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

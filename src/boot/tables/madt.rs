@@ -1,7 +1,9 @@
 //! ACPI's MADT: the processors and interrupt controllers, and what of their wiring is not that of
 //! an ISA bus (ACPI 6.5, section 5.2.12).
 
-use super::{IOAPIC, IOAPIC_ID, LOCAL_APIC, PIT_PIN, SCI_IRQ};
+use super::{
+    CONFORMS, IOAPIC, IOAPIC_ID, ISA, LEVEL_ACTIVE_HIGH, LOCAL_APIC, NMI_PIN, PIT_PIN, SCI_IRQ,
+};
 use crate::config::Topology;
 
 /// The table's revision: that of ACPI 6.3 and 6.4. It must be 3 at least to have x2APICs.
@@ -21,13 +23,6 @@ mod kind {
 const PCAT_COMPAT: u32 = 1 << 0;
 /// The processor is there and works (table 5.23).
 const ENABLED: u32 = 1 << 0;
-/// Polarity and trigger mode of an interrupt (table 5.27).
-const CONFORMS: u16 = 0;
-const LEVEL_ACTIVE_HIGH: u16 = 0b1101;
-/// The bus of ISA interrupts.
-const ISA: u8 = 0;
-/// The local APICs' pin for NMIs.
-const NMI_PIN: u8 = 1;
 
 /// What follows the header: the local APICs' address, flags and the entries.
 pub(super) fn body(topology: Topology) -> Vec<u8> {

@@ -21,7 +21,7 @@ use crate::config::{ComPort, Topology};
 use crate::exit::Gpa;
 use crate::memory::{GuestMemory, MemoryError, RSDP, RamLayout, TABLES};
 
-/// Where every local APIC is until the guest moves it (Intel SDM vol. 3, section 11.4.1).
+/// Where every local APIC is until the guest moves it (Intel SDM vol. 3, section 12.4.1).
 pub const LOCAL_APIC: u32 = 0xfee0_0000;
 /// Where the IOAPIC is, on every PC (82093AA datasheet, section 3.0).
 pub const IOAPIC: u32 = 0xfec0_0000;
@@ -32,6 +32,15 @@ pub const IOAPIC_ID: u8 = 0;
 pub const SCI_IRQ: u8 = 9;
 /// The pin of the IOAPIC to which the PIT is wired; its ISA interrupt is 0.
 pub const PIT_PIN: u8 = 2;
+
+/// The bus of ISA interrupts: the only one.
+const ISA: u8 = 0;
+/// Polarity and trigger mode of an interrupt, in the form that MADT and MP table share (ACPI 6.5,
+/// section 5.2.12.5; MP specification 1.4, table 4-10): as on its bus, or what the SCI is.
+const CONFORMS: u16 = 0;
+const LEVEL_ACTIVE_HIGH: u16 = 0b1101;
+/// The local APICs' pin for NMIs, LINT1.
+const NMI_PIN: u8 = 1;
 
 /// Where guests look for the MP floating pointer: from here to 1 MiB (MP specification 1.4,
 /// chapter 4). ACPI's tables end here.

@@ -1,7 +1,10 @@
 //! The MP table: what guests read that are older than ACPI, or smaller (Intel MultiProcessor
 //! Specification 1.4, chapter 4). It has those processors whose APIC id it has room for.
 
-use super::{IOAPIC, IOAPIC_ID, LOCAL_APIC, PIT_PIN, SCI_IRQ, checksum, low_32};
+use super::{
+    CONFORMS, IOAPIC, IOAPIC_ID, ISA, LEVEL_ACTIVE_HIGH, LOCAL_APIC, NMI_PIN, PIT_PIN, SCI_IRQ,
+    checksum, low_32,
+};
 use crate::config::Topology;
 use crate::exit::Gpa;
 
@@ -19,7 +22,7 @@ mod kind {
     pub const LOCAL_INTERRUPT: u8 = 4;
 }
 
-/// The version register of KVM's local APICs and of its IOAPIC.
+/// The version registers of KVM's local APICs, and of the IOAPIC, be it KVM's or ours.
 const LOCAL_APIC_VERSION: u8 = 0x14;
 const IOAPIC_VERSION: u8 = 0x11;
 /// A processor's flags: it is usable, and it is the one that boots (table 4-4).
@@ -35,11 +38,6 @@ const IOAPIC_ENABLED: u8 = 1;
 const INT: u8 = 0;
 const NMI: u8 = 1;
 const EXT_INT: u8 = 3;
-/// Polarity and trigger mode (table 4-10).
-const CONFORMS: u16 = 0;
-const LEVEL_ACTIVE_HIGH: u16 = 0b1101;
-/// The only bus.
-const ISA: u8 = 0;
 const ISA_IRQS: u8 = 16;
 /// The interrupt by which the second 8259 is behind the first; nothing else is at it.
 const CASCADE: u8 = 2;
@@ -87,7 +85,7 @@ fn configuration(topology: Topology) -> Vec<u8> {
     }
     // The 8259s are wired to the boot vCPU alone, whose id is always 0.
     entries.interrupt(kind::LOCAL_INTERRUPT, EXT_INT, CONFORMS, 0, [0, 0]);
-    entries.interrupt(kind::LOCAL_INTERRUPT, NMI, CONFORMS, 0, [ALL, 1]);
+    entries.interrupt(kind::LOCAL_INTERRUPT, NMI, CONFORMS, 0, [ALL, NMI_PIN]);
     entries.into_table()
 }
 

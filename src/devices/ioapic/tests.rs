@@ -242,7 +242,8 @@ proptest! {
                 Step::Pin(pin, high) => bench.set_pin(pin, high),
                 Step::End(vector) => bench.end(vector),
             }
-            for (pin, (before, now)) in before.entries.iter().zip(&bench.ioapic.entries).enumerate() {
+            let entries = before.entries.iter().zip(&bench.ioapic.entries);
+            for (pin, (before, now)) in entries.enumerate() {
                 let raised = before & REMOTE_IRR == 0 && now & REMOTE_IRR != 0;
                 let high = bench.ioapic.pins & 1 << pin != 0;
                 prop_assert!(!raised || (now & LEVEL != 0 && high && !bench.sent.is_empty()));

@@ -340,7 +340,10 @@ proptest! {
                     if asked {
                         let input = before.request().unwrap();
                         // It is in service, or its end was automatic.
-                        prop_assert_eq!(after.in_service & 1 << input != 0, !before.auto_eoi || before.in_service & 1 << input != 0);
+                        prop_assert_eq!(
+                            after.in_service & 1 << input != 0,
+                            !before.auto_eoi || before.in_service & 1 << input != 0
+                        );
                         prop_assert!(input == CASCADE || vector == before.base | input);
                     } else {
                         prop_assert_eq!(vector, before.base | SPURIOUS);

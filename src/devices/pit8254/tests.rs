@@ -345,7 +345,12 @@ proptest! {
     }
 
     #[test]
-    fn no_access_panics(accesses in prop::collection::vec((any::<bool>(), 0..5u64, any::<u8>(), 0..u64::MAX / 2), 0..100)) {
+    fn no_access_panics(
+        accesses in prop::collection::vec(
+            (any::<bool>(), 0..5u64, any::<u8>(), 0..u64::MAX / 2),
+            0..100,
+        ),
+    ) {
         let mut pit = Pit8254::new();
         for (write, offset, value, now) in accesses {
             let now = Duration::from_nanos(now);

@@ -18,7 +18,7 @@ pub(super) fn put(entries: &mut Vec<kvm_cpuid_entry2>, tsc_khz: NonZeroU32) {
         let common = gcd(tsc_khz, APIC_BUS_KHZ);
         // The TSC's ticks per tick of the crystal clock, as a fraction, and the crystal's
         // frequency in Hz. That clock is also what the local APICs' timers count, so it has to be
-        // the bus (Intel SDM vol. 3, section 11.5.4).
+        // the bus (Intel SDM vol. 3, section 12.5.4).
         let tsc = [APIC_BUS_KHZ / common, tsc_khz / common, APIC_BUS_KHZ * 1000, 0];
         // In MHz: the base frequency, the highest, and the bus.
         let mhz = tsc_khz / 1000;

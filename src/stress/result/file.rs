@@ -62,7 +62,10 @@ pub enum FormError {
     #[error("is no result of a campaign: it is longer than {MAX_FILE} bytes")]
     TooLong,
     /// JSON of another program, or of something else of this one.
-    #[error("is no result of a campaign: its format is {found}, not \"{FORMAT}\"", found = Printable(.0))]
+    #[error(
+        "is no result of a campaign: its format is {found}, not \"{FORMAT}\"",
+        found = Printable(.0)
+    )]
     Foreign(String),
     /// Of a minivmm to come.
     #[error("has version {0} of the format, and this minivmm knows those up to {VERSION}")]

@@ -12,7 +12,10 @@ use crate::stress::shard::Shard;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum MergeError {
     /// Not the same image.
-    #[error("its guest is {theirs}, not {ours}", theirs = Printable(theirs), ours = Printable(ours))]
+    #[error(
+        "its guest is {theirs}, not {ours}",
+        theirs = Printable(theirs), ours = Printable(ours)
+    )]
     Guest {
         /// The guest of what is added.
         theirs: String,

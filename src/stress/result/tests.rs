@@ -135,7 +135,10 @@ proptest! {
     #[test]
     fn damaged_json_is_refused_or_is_a_result(
         iterations in iterations(),
-        damage in vec((any::<prop::sample::Index>(), prop::sample::select(&b"0129-.x\"{[,:"[..])), 1..4),
+        damage in vec(
+            (any::<prop::sample::Index>(), prop::sample::select(&b"0129-.x\"{[,:"[..])),
+            1..4,
+        ),
         cut in proptest::option::of(any::<prop::sample::Index>()),
     ) {
         let mut json = json_of(&run(&iterations, "1/2"));

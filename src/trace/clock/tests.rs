@@ -61,7 +61,10 @@ fn what_is_too_much_stays_at_the_end() {
 proptest! {
     /// Never ahead, and behind by no more than a nanosecond and a millionth of a millionth.
     #[test]
-    fn a_hundred_years_are_scaled(rate in 1_000u32..=5_000_000, milliseconds in 0..100 * YEAR_SECONDS * 1000) {
+    fn a_hundred_years_are_scaled(
+        rate in 1_000u32..=5_000_000,
+        milliseconds in 0..100 * YEAR_SECONDS * 1000,
+    ) {
         let scaled = Scale::of(khz(rate)).nanoseconds(milliseconds * u64::from(rate));
         let exact = milliseconds * 1_000_000;
         prop_assert!(scaled <= exact, "{scaled} ns for {exact}");

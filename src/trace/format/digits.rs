@@ -66,7 +66,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_are_written_as_the_standard_library_writes_them(value in any::<u64>(), shift in 0..64u32) {
+        fn numbers_are_written_as_the_standard_library_writes_them(
+            value in any::<u64>(),
+            shift in 0..64u32,
+        ) {
             let value = value >> shift;
             let mut out = Vec::new();
             push_decimal(&mut out, value);

@@ -235,7 +235,8 @@ proptest! {
         expected.sort_by_key(|record| record.source);
         let (services, rest): (Vec<Record>, Vec<Record>) =
             expected.iter().partition(|record| matches!(record.event, Event::Service(_)));
-        let exits: Vec<Record> = rest.into_iter().filter(|record| record.exit().is_some()).collect();
+        let exits: Vec<Record> =
+            rest.into_iter().filter(|record| record.exit().is_some()).collect();
         prop_assert_eq!(columns.exits(), exits);
         prop_assert_eq!(columns.services(), services);
     }

@@ -104,7 +104,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn is_what_a_channel_holds(steps in prop::collection::vec((any::<bool>(), 1..50u64), 0..200)) {
+        fn is_what_a_channel_holds(
+            steps in prop::collection::vec((any::<bool>(), 1..50u64), 0..200),
+        ) {
             let (mut now, mut channel, mut deepest) = (0, VecDeque::new(), 0);
             let mut meter = DepthMeter::default();
             for (post, time) in steps {

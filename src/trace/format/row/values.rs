@@ -209,7 +209,9 @@ mod tests {
         }
 
         #[test]
-        fn a_marker_of_text_is_read_as_it_is_shown(text in "\\PC{0,8}|[\\\\\"'\n\u{301}\u{7f}]{0,8}") {
+        fn a_marker_of_text_is_read_as_it_is_shown(
+            text in "\\PC{0,8}|[\\\\\"'\n\u{301}\u{7f}]{0,8}",
+        ) {
             let name = MarkerName::new(text.as_bytes());
             prop_assert_eq!(unescape(&name.to_string()), Some(name.as_bytes().to_vec()));
         }
