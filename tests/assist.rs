@@ -149,3 +149,27 @@ fn an_iteration_does_not_see_what_another_wrote_through_assistance() {
     command.arg(guest.path());
     run(command).assert_code(0);
 }
+
+#[test]
+fn a_return_to_ring_3_leaves_no_data_segment_of_ring_0() {
+    if !require_kvm() {
+        return;
+    }
+    let code = [
+        0x6a, 0x1b, // push 0x1b: SS
+        0x54, // push esp
+        0x68, 0x02, 0x30, 0x00, 0x00, // push 0x3002: EFLAGS with IOPL 3
+        0x6a, 0x23, // push 0x23: CS
+        0x68, 0x10, 0x10, 0x00, 0x00, // push 0x1010
+        0xcf, // iretd
+        0x8c, 0xd8, // 0x1010: mov eax, ds
+        0x8c, 0xc1, 0x09, 0xc8, // mov ecx, es; or eax, ecx
+        0x8c, 0xe1, 0x09, 0xc8, // mov ecx, fs; or eax, ecx
+        0x8c, 0xe9, 0x09, 0xc8, // mov ecx, gs; or eax, ecx
+        0xe6, 0xf4, // out 0xf4, al: the exit code is 2 * AL + 1
+    ];
+    let guest = image(&code);
+    let mut command = minivmm("-q --mode protected");
+    command.arg(guest.path());
+    run(command).assert_code(1);
+}

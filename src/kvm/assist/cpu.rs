@@ -102,7 +102,6 @@ impl Cpu for KvmCpu<'_> {
         })
     }
 
-    /// Only CS and SS ever change.
     fn set_system(&mut self, system: &SystemRegisters) -> io::Result<()> {
         let mut sregs = self.sregs()?;
         let set = |place: &mut kvm_bindings::kvm_segment, segment: Segment| {
@@ -111,8 +110,18 @@ impl Cpu for KvmCpu<'_> {
             }
         };
         let before = sregs;
-        set(&mut sregs.cs, system.cs);
-        set(&mut sregs.ss, system.ss);
+        let SystemRegisters { es, cs, ss, ds, fs, gs, .. } = *system;
+        let places = [
+            (&mut sregs.es, es),
+            (&mut sregs.cs, cs),
+            (&mut sregs.ss, ss),
+            (&mut sregs.ds, ds),
+            (&mut sregs.fs, fs),
+            (&mut sregs.gs, gs),
+        ];
+        for (place, segment) in places {
+            set(place, segment);
+        }
         if sregs == before { Ok(()) } else { self.set_sregs(&sregs) }
     }
 
