@@ -4,7 +4,7 @@
 use acpi_tables::Aml;
 use acpi_tables::aml::{Device, EISAName, IO, Interrupt, Name, Package, ResourceTemplate, ZERO};
 
-use super::low_16;
+use super::{PIT_PIN, low_16};
 use crate::config::{ComPort, Topology};
 use crate::devices::i8042::KEYBOARD_IRQ;
 use crate::devices::rtc::RTC_IRQ;
@@ -24,14 +24,14 @@ struct IsaDevice {
     hid: &'static str,
     /// Its first ports, and how many.
     ports: &'static [(u16, u8)],
-    /// Its interrupt, edge-triggered and active high.
+    /// Its interrupt (GSI), edge-triggered and active high.
     irq: Option<u32>,
 }
 
 /// What is always there besides the serial ports.
 const DEVICES: [IsaDevice; 4] = [
     IsaDevice { name: "PIC_", hid: "PNP0000", ports: &[(0x20, 2), (0xa0, 2)], irq: None },
-    IsaDevice { name: "PIT_", hid: "PNP0100", ports: &[(0x40, 4)], irq: Some(0) },
+    IsaDevice { name: "PIT_", hid: "PNP0100", ports: &[(0x40, 4)], irq: Some(PIT_PIN as u32) },
     IsaDevice { name: "RTC_", hid: "PNP0B00", ports: &[(0x70, 2)], irq: Some(RTC_IRQ) },
     IsaDevice {
         name: "KBD_",
@@ -53,16 +53,25 @@ pub(super) fn body(topology: Topology, ports: &[ComPort]) -> Vec<u8> {
         processor(vcpu.0, &mut system_bus);
     }
     for IsaDevice { name, hid, ports, irq } in &DEVICES {
-        isa_device((name, hid, 1), ports, *irq, &mut system_bus);
+        let irq = irq.map(|gsi| interrupt(gsi, false));
+        isa_device((name, hid, 1), ports, irq, &mut system_bus);
     }
-    serial_port("COM1", 1, (COM1_BASE, COM1_IRQ), &mut system_bus);
-    for port in ports {
+    let places: Vec<_> = ports.iter().map(|port| com_place(*port)).collect();
+    let irqs = || places.iter().map(|(_, irq)| *irq).chain([COM1_IRQ]);
+    let is_shared = |irq| irqs().filter(|other| *other == irq).count() > 1;
+    let mut serial_port = |name, uid, (base, irq)| {
+        let interrupt = interrupt(irq, is_shared(irq));
+        let ports = [(low_16(base), UART_LEN)];
+        isa_device((name, UART, uid), &ports, Some(interrupt), &mut system_bus);
+    };
+    serial_port("COM1", 1, (COM1_BASE, COM1_IRQ));
+    for (port, place) in ports.iter().zip(&places) {
         let (name, uid) = match port {
             ComPort::Com2 => ("COM2", 2),
             ComPort::Com3 => ("COM3", 3),
             ComPort::Com4 => ("COM4", 4),
         };
-        serial_port(name, uid, com_place(*port), &mut system_bus);
+        serial_port(name, uid, *place);
     }
     body.extend(acpi_tables::aml::Scope::raw("\\_SB_".into(), system_bus));
     body
@@ -77,19 +86,19 @@ fn processor(uid: u32, out: &mut Vec<u8>) {
     Device::new(name.as_str().into(), vec![&hid, &unique]).to_aml_bytes(out);
 }
 
-fn serial_port(name: &str, uid: u8, (base, irq): (u64, u32), out: &mut Vec<u8>) {
-    isa_device((name, UART, uid), &[(low_16(base), UART_LEN)], Some(irq), out);
+/// An interrupt line of the ISA bus.
+fn interrupt(gsi: u32, shared: bool) -> Interrupt {
+    Interrupt::new(true, true, false, shared, gsi)
 }
 
 /// A device by its name, its Plug and Play id and its number, with its ports and interrupt.
 fn isa_device(
     (name, hid, uid): (&str, &str, u8),
     ports: &[(u16, u8)],
-    irq: Option<u32>,
+    irq: Option<Interrupt>,
     out: &mut Vec<u8>,
 ) {
     let ports: Vec<_> = ports.iter().map(|(first, len)| IO::new(*first, *first, 1, *len)).collect();
-    let irq = irq.map(|irq| Interrupt::new(true, true, false, false, irq));
     let mut resources: Vec<&dyn Aml> = ports.iter().map(|ports| ports as &dyn Aml).collect();
     resources.extend(irq.as_ref().map(|irq| irq as &dyn Aml));
     let hid = Name::new("_HID".into(), &EISAName::new(hid));

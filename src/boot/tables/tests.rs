@@ -212,7 +212,7 @@ fn the_dsdt_has_com1_and_other_devices_of_a_pc() {
         devices[device].windows(bytes.len()).any(|window| window == bytes)
     };
     assert!(has("PIC_", b"\x47\x01\x20\x00\x20\x00\x01\x02\x47\x01\xa0\x00\xa0\x00\x01\x02"));
-    assert!(has("PIT_", b"\x47\x01\x40\x00\x40\x00\x01\x04\x89\x06\x00\x03\x01\0\0\0\0"));
+    assert!(has("PIT_", b"\x47\x01\x40\x00\x40\x00\x01\x04\x89\x06\x00\x03\x01\x02\0\0\0"));
     assert!(has("RTC_", b"\x0c\x41\xd0\x0b\x00"));
     assert!(has("RTC_", b"\x47\x01\x70\x00\x70\x00\x01\x02\x89\x06\x00\x03\x01\x08\0\0\0"));
     assert!(has("KBD_", b"\x0c\x41\xd0\x03\x03"));
@@ -222,18 +222,27 @@ fn the_dsdt_has_com1_and_other_devices_of_a_pc() {
 
 #[test]
 fn serial_ports_are_listed_if_they_are_there() {
-    let devices = devices(&Bios::with_ports("1:1:1", &[ComPort::Com2, ComPort::Com4]));
+    use ComPort::{Com2, Com3, Com4};
+    let with = |ports: &[ComPort]| devices(&Bios::with_ports("1:1:1", ports));
+    let devices = with(&[Com2, Com4]);
     let com: Vec<_> = devices.keys().filter(|name| name.starts_with("COM")).collect();
     assert_eq!(com, ["COM1", "COM2", "COM4"]);
-    let has = |device: &str, uid: u8, base: u16, irq: u8| {
+    const EXCLUSIVE: u8 = 3;
+    const SHARED: u8 = 0xb;
+    let has = |devices: &BTreeMap<_, Vec<u8>>, device: &str, uid, base: u16, irq: [u8; 2]| {
+        let [irq, flags] = irq;
         let [low, high] = base.to_le_bytes();
         let [id, crs] = [
             &[0x08, b'_', b'U', b'I', b'D', 0x0a, uid][..],
-            &[0x47, 1, low, high, low, high, 1, 8, 0x89, 6, 0, 3, 1, irq, 0, 0, 0],
+            &[0x47, 1, low, high, low, high, 1, 8, 0x89, 6, 0, flags, 1, irq, 0, 0, 0],
         ];
         [id, crs].iter().all(|part| devices[device].windows(part.len()).any(|at| at == *part))
     };
-    assert!(has("COM2", 2, 0x2f8, 3) && has("COM4", 4, 0x2e8, 3));
+    assert!(has(&devices, "COM2", 2, 0x2f8, [3, SHARED]));
+    assert!(has(&devices, "COM4", 4, 0x2e8, [3, SHARED]));
+    let devices = with(&[Com2, Com3]);
+    assert!(has(&devices, "COM2", 2, 0x2f8, [3, EXCLUSIVE]));
+    assert!(has(&devices, "COM3", 3, 0x3e8, [4, SHARED]));
 }
 
 /// What the MADT and the DSDT say of the processors: UID and APIC id of each.
