@@ -59,14 +59,12 @@ fn main() -> process::ExitCode {
 /// Options that do not go with the image, which is known only once it was looked at, are a mistake
 /// of the user's like any other.
 fn exit_code_of(error: &(dyn Error + 'static)) -> ExitCode {
-    let boot = match (error.downcast_ref(), error.downcast_ref()) {
-        (Some(KvmError::Boot(error)), _)
-        | (_, Some(CampaignError::Boot(error) | CampaignError::Kvm(KvmError::Boot(error)))) => {
-            error
-        }
-        _ => return ExitCode::Host,
+    let is_usage = match (error.downcast_ref::<KvmError>(), error.downcast_ref()) {
+        (Some(error), _) | (_, Some(CampaignError::Kvm(error))) => error.is_usage(),
+        (_, Some(CampaignError::Boot(error))) => error.is_usage(),
+        _ => false,
     };
-    if boot.is_usage() { ExitCode::Usage } else { ExitCode::Host }
+    if is_usage { ExitCode::Usage } else { ExitCode::Host }
 }
 
 fn execute(command: Command) -> Result<u8, Box<dyn Error>> {

@@ -288,7 +288,27 @@ fn options_that_do_not_go_with_the_format_are_refused() {
         "--module x GUEST",
         &format!("--module {no} linux, only with multiboot, pvh"),
     );
-    refused(
+    let mut in_real_mode = BzImage::new(&[0xf4], &[0xf4]);
+    in_real_mode.code32_start = 0;
+    in_real_mode.xload_flags = 0;
+    let in_real_mode = in_real_mode.build();
+    misused(
+        &in_real_mode,
+        "--irqchip none GUEST",
+        "a kernel that is entered in real mode has a BIOS, and that needs a timer's interrupt: \
+         expected another --irqchip than none",
+    );
+    misused(
+        &in_real_mode,
+        "--mode long GUEST",
+        "the kernel has no entry point for long mode: its xloadflags are without XLF_KERNEL_64",
+    );
+    misused(
+        &[0xf4],
+        "--cpu +x2apic GUEST",
+        "--cpu +x2apic takes a local APIC, which --irqchip none has not",
+    );
+    misused(
         &elf,
         "--mode real GUEST",
         "an ELF64 executable cannot start in real mode: expected long or user",

@@ -54,8 +54,8 @@ pub enum LayoutError {
     },
     /// Too long for all that is left.
     #[error(
-        "no room for {what} of {len} bytes at {:#x}-{:#x} in {ram}",
-        within.start, within.end.saturating_sub(1)
+        "no room for {what} of {len} bytes between {:#x} and {:#x} in {ram}",
+        within.start, within.end
     )]
     NoRoom {
         /// What it is.

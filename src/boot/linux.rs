@@ -85,6 +85,16 @@ pub enum LinuxError {
         /// The length of the file.
         len: u64,
     },
+    /// It would end behind the last address.
+    #[error(
+        "the kernel is to be at {start:#x}, and {len:#x} bytes from there end beyond all addresses"
+    )]
+    Address {
+        /// Where it would be.
+        start: u64,
+        /// How many bytes it needs there.
+        len: u64,
+    },
     /// Too little for an entry point.
     #[error("the kernel's protected-mode code has {0:#x} bytes, too few for its entry point")]
     NoCode(u64),
@@ -124,6 +134,17 @@ pub enum LinuxError {
     /// The addresses.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+}
+
+impl LinuxError {
+    /// Whether it is an option that does not go with the image.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Mode { .. } => true,
+            Self::Elf(error) => error.is_usage(),
+            _ => false,
+        }
+    }
 }
 
 /// The three ways to start a kernel.
@@ -239,7 +260,8 @@ fn place_kernel(
     };
     // One that cannot be loaded elsewhere moves itself to where it prefers to be.
     let runs_at = kernel.preferred().unwrap_or(load).max(load);
-    let end = runs_at.saturating_add(kernel.init_size()).max(load.saturating_add(code_len));
+    let end = |start: u64, len| start.checked_add(len).ok_or(LinuxError::Address { start, len });
+    let end = end(runs_at, kernel.init_size())?.max(end(load, code_len)?);
     let place = layout.take("kernel", Gpa(load), end - load)?;
     layout.fill_from(&place, IMAGE, kernel.code.start, code_len);
     Ok(load)

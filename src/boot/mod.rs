@@ -100,12 +100,23 @@ pub enum BootError {
          that could send it"
     )]
     NobodyToStart,
+    /// The BIOS waits for the timer in a HLT, which would be the end of the vCPU.
+    #[error(
+        "a kernel that is entered in real mode has a BIOS, and that needs a timer's interrupt: \
+         expected another --irqchip than none"
+    )]
+    BiosWithoutTimer,
 }
 
 impl BootError {
     /// Whether options do not go together, or with the image.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Option(_) | Self::NobodyToStart)
+        match self {
+            Self::Option(_) | Self::NobodyToStart | Self::BiosWithoutTimer => true,
+            Self::Elf(error) => error.is_usage(),
+            Self::Linux(error) => error.is_usage(),
+            _ => false,
+        }
     }
 }
 
@@ -228,6 +239,10 @@ pub fn plan(config: &VmConfig) -> Result<BootPlan, BootError> {
         Recognised::BzImage(kernel) => linux::plan_bzimage(&kernel, mode, boot, &mut layout)?,
         Recognised::Vmlinux(elf) => linux::plan_vmlinux(&elf, mode, boot, &mut layout)?,
     };
+    let has_bios = (format, start.mode()) == (ImageFormat::Linux, CpuMode::Real);
+    if has_bios && platform.irqchip == IrqChip::None {
+        return Err(BootError::BiosWithoutTimer);
+    }
     let entry = EntryPlan::new(config, &start)?;
     log::debug!(
         target: "minivmm::boot",

@@ -11,6 +11,7 @@ use kvm_ioctls::{Cap, Kvm};
 use crate::boot::BootError;
 use crate::config::{MemorySize, VcpuCount};
 use crate::exit::Gpa;
+use crate::kvm::features::FeatureError;
 use crate::kvm::irqchip::IrqChipError;
 use crate::kvm::vcpu_setup::CpuError;
 use crate::memory::RamLayout;
@@ -111,6 +112,19 @@ pub enum KvmError {
     /// The guest cannot be loaded.
     #[error(transparent)]
     Boot(#[from] BootError),
+}
+
+impl KvmError {
+    /// Whether options do not go together, or with the image.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Boot(error) => error.is_usage(),
+            Self::Cpu(error) => {
+                matches!(error, CpuError::Feature(FeatureError::NeedsLocalApic(_)))
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Makes a call again until no signal has come in between: one that stops the process and lets it

@@ -117,3 +117,10 @@ pub enum ElfError {
     #[error(transparent)]
     Layout(#[from] LayoutError),
 }
+
+impl ElfError {
+    /// Whether it is an option that does not go with the image.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Mode { .. })
+    }
+}

@@ -60,7 +60,7 @@ fn what_has_no_address_goes_low_or_high_and_never_into_a_pc_s_own_area() {
     assert_eq!(find(0x1000, 0x1000, 0..MIB, high), Ok(0x9_e000));
     assert_eq!(
         find(0x10_0000, 0x1000, MIB..4 * MIB, high).unwrap_err().to_string(),
-        "no room for it of 1048576 bytes at 0x100000-0x3fffff in 2 MiB of memory (0x0-0x1fffff)"
+        "no room for it of 1048576 bytes between 0x100000 and 0x400000 in 2 MiB of memory (0x0-0x1fffff)"
     );
     assert!(find(1, 1, 5..5, low).is_err());
     assert!(find(u64::MAX, 0x1000, 0..u64::MAX, high).is_err());

@@ -263,7 +263,7 @@ fn an_initial_ram_disk_stays_below_the_kernel_s_limit() {
     assert_eq!(place(&BzImage { initrd_max: 0x3ff_ffff, ..kernel() }).unwrap(), 0x3ff_e000);
     assert_eq!(
         place(&BzImage { initrd_max: 0x10_1000, ..kernel() }).unwrap_err().to_string(),
-        "no room for initial RAM disk of 5000 bytes at 0x100000-0x101000 in 128 MiB of memory \
+        "no room for initial RAM disk of 5000 bytes between 0x100000 and 0x101001 in 128 MiB of memory \
          (0x0-0x7ffffff)"
     );
     let big = file(&[]);
@@ -331,8 +331,8 @@ fn headers_that_cannot_be_are_refused() {
     refused(
         |image| image.preferred = u64::MAX - 0x100,
         None,
-        "kernel of 256 bytes at 0xfffffffffffffeff does not fit in 128 MiB of memory \
-         (0x0-0x7ffffff)",
+        "the kernel is to be at 0xfffffffffffffeff, and 0x100000 bytes from there end beyond all \
+         addresses",
     );
     refused(
         |image| image.cmdline_size = 21,

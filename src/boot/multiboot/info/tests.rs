@@ -126,7 +126,7 @@ fn what_has_no_room_is_refused() {
     let boot = BootConfig { initrd: Some(initrd.path().to_owned()), ..BootConfig::default() };
     assert_eq!(
         place(&boot, 0x10_0001, &mut layout).unwrap_err().to_string(),
-        "no room for initial RAM disk of 1048576 bytes at 0x100001-0x1fffff in 2 MiB of memory \
+        "no room for initial RAM disk of 1048576 bytes between 0x100001 and 0x200000 in 2 MiB of memory \
          (0x0-0x1fffff)"
     );
     layout.find("everything low", 0x9_6c00, 1, 0..MIB, Preference::Low).unwrap();
