@@ -31,7 +31,7 @@ use crate::number::{NumberError, parse_u64};
 use crate::stress::config::StressConfig;
 use crate::trace::config::TraceConfig;
 
-pub use boot::{BootConfig, ImageFormat, Module, UnknownImageFormat};
+pub use boot::{BootConfig, ImageFormat, Module, ModuleArgsError, UnknownImageFormat};
 pub use cpu::{
     CpuChange, CpuChanges, CpuChangesError, CpuFeature, CpuidBit, CpuidRegister, UnknownCpuFeature,
 };

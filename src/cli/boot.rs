@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueHint};
 
 use crate::config::{BootConfig, ImageFormat, Module};
@@ -22,17 +23,13 @@ pub(super) struct BootArgs {
     initrd: Option<PathBuf>,
 
     /// Further file for the guest, and what the guest is told with it; may be repeated
-    #[arg(long = "module", value_name = "FILE[=ARGS]", value_parser = module)]
+    #[arg(long = "module", value_name = "FILE[=ARGS]")]
+    #[arg(value_parser = OsStringValueParser::new().try_map(|s| Module::from_os_str(&s)))]
     modules: Vec<Module>,
 
     /// The guest's command line
     #[arg(last = true, value_name = "GUEST ARGS")]
     guest_args: Vec<String>,
-}
-
-fn module(text: &str) -> Result<Module, std::convert::Infallible> {
-    let (path, args) = text.split_once('=').unwrap_or((text, ""));
-    Ok(Module { path: path.into(), args: args.to_owned() })
 }
 
 impl BootArgs {

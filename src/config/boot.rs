@@ -1,6 +1,8 @@
 //! How the guest's image is to be loaded, and what is loaded beside it.
 
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -26,6 +28,29 @@ pub struct Module {
     pub path: PathBuf,
     /// What the guest is told with it.
     pub args: String,
+}
+
+/// The arguments of a module are not UTF-8.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the arguments '{0}' are not UTF-8")]
+pub struct ModuleArgsError(
+    /// The arguments, with something else for what is not.
+    pub String,
+);
+
+impl Module {
+    /// Reads `FILE` or `FILE=ARGS`, of which the path need not be UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// The arguments are not UTF-8.
+    pub fn from_os_str(text: &OsStr) -> Result<Self, ModuleArgsError> {
+        let mut parts = text.as_bytes().splitn(2, |byte| *byte == b'=');
+        let [path, args] = [(); 2].map(|()| parts.next().unwrap_or_default());
+        let args = str::from_utf8(args)
+            .map_err(|_| ModuleArgsError(String::from_utf8_lossy(args).into_owned()))?;
+        Ok(Self { path: OsStr::from_bytes(path).into(), args: args.to_owned() })
+    }
 }
 
 /// The formats of guest images.
@@ -79,5 +104,24 @@ impl FromStr for ImageFormat {
     fn from_str(text: &str) -> Result<Self, UnknownImageFormat> {
         let named = |format: &Self| format.name() == text;
         Self::ALL.into_iter().find(named).ok_or_else(|| UnknownImageFormat(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_has_a_path_and_what_is_behind_the_first_equals_sign() {
+        let module = |bytes| Module::from_os_str(OsStr::from_bytes(bytes));
+        let expected = |path: &[u8], args: &str| {
+            Ok(Module { path: OsStr::from_bytes(path).into(), args: args.into() })
+        };
+        assert_eq!(module(b"file"), expected(b"file", ""));
+        assert_eq!(module(b"file=a=b c"), expected(b"file", "a=b c"));
+        assert_eq!(module(b"\xff=a"), expected(b"\xff", "a"));
+        assert_eq!(module(b""), expected(b"", ""));
+        let error = module(b"file=a\xff").unwrap_err();
+        assert_eq!(error.to_string(), "the arguments 'a\u{fffd}' are not UTF-8");
     }
 }
