@@ -6,6 +6,7 @@ mod support;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use minivmm::config::{CpuMode, GuestSource, IrqChip, VmConfig};
 use minivmm::exit::{PioAddr, VcpuId, VmExit};
@@ -39,8 +40,9 @@ fn run_to_halt(vcpu: &mut KvmVcpu) {
         let asleep = &asleep;
         scope.spawn(move || {
             while !asleep.load(Ordering::Relaxed) {
+                // With a pause, so that the guest gets anywhere between two kicks.
+                thread::sleep(Duration::from_millis(1));
                 kicker.kick();
-                thread::yield_now();
             }
         });
         while vcpu.fd().get_mp_state().unwrap().mp_state != kvm_bindings::KVM_MP_STATE_HALTED {
