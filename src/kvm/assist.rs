@@ -6,13 +6,12 @@ mod cpu;
 mod memory;
 mod stop;
 
-use std::io;
 use std::sync::Arc;
 
 use kvm_bindings::CpuId;
 use kvm_ioctls::VcpuFd;
 
-use crate::kvm::vm::Machine;
+use crate::kvm::machine::Machine;
 use cpu::KvmCpu;
 pub use memory::WrittenPages;
 use stop::SyscallStop;
@@ -38,8 +37,4 @@ impl Assistance {
     pub fn of<'a>(&'a mut self, fd: &'a VcpuFd) -> KvmCpu<'a> {
         KvmCpu { fd, assistance: self, sregs: None }
     }
-}
-
-fn host_error(error: kvm_ioctls::Error) -> io::Error {
-    io::Error::from_raw_os_error(error.errno())
 }

@@ -6,20 +6,19 @@
 //! milliseconds, and is done only if a bit is to be hidden. Runs on the main thread.
 
 use std::io;
-use std::sync::atomic::AtomicU64;
 
 use kvm_bindings::CpuId;
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
 use minivmm_guests::{Guest, Kind, Mode};
 
 use super::entry::{apply_sregs, to_kvm_regs};
-use super::vm::{Machine, map_memory};
 use crate::boot::{self, BootedGuest};
 use crate::config::{
     BootConfig, CpuMode, CpuidBit, CpuidRegister, GuestSource, ImageFormat, MemorySize, VmConfig,
 };
 use crate::exit::VcpuId;
-use crate::kvm::host::uninterrupted;
+use crate::kvm::call::{host_error, uninterrupted};
+use crate::kvm::machine::Machine;
 
 /// Reads a subleaf and a leaf from any port, and writes what CPUID then says, for ever. In 64-bit
 /// mode, at any address.
@@ -62,8 +61,7 @@ pub fn seen(
     let config = VmConfig { boot, mode: Some(mode), memory, ..VmConfig::new(guest) };
     let BootedGuest { memory, entry, .. } = boot::load(&config, false).map_err(io::Error::other)?;
     let vm = uninterrupted(|| kvm.create_vm()).map_err(host_error)?;
-    let machine = Machine { vm, memory, stop_at: AtomicU64::new(0) };
-    map_memory(&machine.vm, &machine.memory, false).map_err(io::Error::other)?;
+    let machine = Machine::new(vm, memory, false).map_err(io::Error::other)?;
     let mut vcpu = uninterrupted(|| machine.vm.create_vcpu(0)).map_err(host_error)?;
     vcpu.set_cpuid2(table).map_err(host_error)?;
     let state = entry.state(VcpuId(0));
@@ -110,8 +108,4 @@ fn ask(vcpu: &mut VcpuFd, leaf: u32, subleaf: u32) -> io::Result<[u32; 4]> {
             Err(error) => return Err(host_error(error)),
         }
     }
-}
-
-fn host_error(error: kvm_ioctls::Error) -> io::Error {
-    io::Error::from_raw_os_error(error.errno())
 }

@@ -10,6 +10,8 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Kvm, VcpuFd};
 
+use crate::kvm::call::host_error;
+
 /// IA32_TIME_STAMP_COUNTER and IA32_TSC_DEADLINE.
 const CLOCKS: [u32; 2] = [0x10, 0x6e0];
 
@@ -114,8 +116,4 @@ fn settable_msrs(vcpu: &VcpuFd, list: &MsrList) -> io::Result<Msrs> {
         }
     }
     Msrs::from_entries(&settable).map_err(io::Error::other)
-}
-
-fn host_error(error: kvm_ioctls::Error) -> io::Error {
-    io::Error::from_raw_os_error(error.errno())
 }

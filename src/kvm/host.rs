@@ -10,9 +10,10 @@ use kvm_ioctls::{Cap, Kvm};
 
 use crate::boot::BootError;
 use crate::config::{MemorySize, VcpuCount};
-use crate::exit::Gpa;
+use crate::kvm::call::host_error;
 use crate::kvm::features::FeatureError;
 use crate::kvm::irqchip::IrqChipError;
+use crate::kvm::machine::SlotError;
 use crate::kvm::vcpu_setup::CpuError;
 use crate::memory::RamLayout;
 
@@ -83,18 +84,9 @@ pub enum KvmError {
         /// The width of a guest-physical address.
         bits: u32,
     },
-    /// KVM cannot have this much memory, or not there.
-    #[error("KVM_SET_USER_MEMORY_REGION of {len:#x} bytes at {gpa}, for {ram}: {source}")]
-    Memory {
-        /// Where the stretch begins.
-        gpa: Gpa,
-        /// Its length.
-        len: u64,
-        /// All of the guest's RAM.
-        ram: RamLayout,
-        /// Why.
-        source: io::Error,
-    },
+    /// KVM cannot have the memory.
+    #[error(transparent)]
+    Memory(#[from] SlotError),
     /// A call to KVM failed.
     #[error("{call}: {source}")]
     Call {
@@ -127,21 +119,8 @@ impl KvmError {
     }
 }
 
-/// Makes a call again until no signal has come in between: one that stops the process and lets it
-/// go on, as ^Z and fg do, ends a call that waits in the kernel.
-pub(super) fn uninterrupted<T>(
-    mut call: impl FnMut() -> Result<T, kvm_ioctls::Error>,
-) -> Result<T, kvm_ioctls::Error> {
-    loop {
-        match call() {
-            Err(error) if error.errno() == libc::EINTR => {}
-            result => return result,
-        }
-    }
-}
-
 pub(super) fn failed(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> KvmError {
-    move |error| KvmError::Call { call, source: io::Error::from_raw_os_error(error.errno()) }
+    move |error| KvmError::Call { call, source: host_error(error) }
 }
 
 /// Opens the KVM device at `path` and makes sure of its version.
@@ -213,14 +192,6 @@ pub(super) fn check_memory(bits: u32, memory: MemorySize) -> Result<(), KvmError
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_call_that_a_signal_has_ended_is_made_again() {
-        let mut results = [libc::EINTR, libc::EINTR, libc::ENOMEM].into_iter();
-        let mut call = || Err::<(), _>(kvm_ioctls::Error::new(results.next().unwrap()));
-        assert_eq!(uninterrupted(&mut call).unwrap_err().errno(), libc::ENOMEM);
-        assert_eq!(uninterrupted(|| Ok(7)).unwrap(), 7);
-    }
 
     #[test]
     fn each_way_in_which_kvm_is_unusable_says_what_to_do() {

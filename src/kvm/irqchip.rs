@@ -17,11 +17,12 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{VcpuFd, VmFd};
 
+use crate::boot::tables::PIT_PIN;
 use crate::config::{IrqChip, StartVcpus};
 use crate::exit::VcpuId;
 use crate::irq::{IrqLine, NullIrq};
-use crate::kvm::host::uninterrupted;
-use crate::kvm::vm::Machine;
+use crate::kvm::call::{host_error, uninterrupted};
+use crate::kvm::machine::Machine;
 
 /// The pins of the IOAPIC, which are the first GSIs.
 pub const IOAPIC_PINS: u32 = 24;
@@ -30,8 +31,6 @@ pub const IOAPIC_PINS: u32 = 24;
 const PIC_PINS: u32 = 16;
 /// The master's pin that the slave is at: no interrupt of its own.
 const CASCADE: u32 = 2;
-/// The IOAPIC's pin for the PIT, ISA interrupt 0.
-const PIT_PIN: u32 = 2;
 
 /// Registers of the local APIC, by their offsets (Intel SDM vol. 3, table 12-1).
 mod lapic {
@@ -57,10 +56,6 @@ pub struct IrqChipError {
 
 fn failed(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> IrqChipError {
     move |error| IrqChipError { call, source: host_error(error) }
-}
-
-fn host_error(error: kvm_ioctls::Error) -> io::Error {
-    io::Error::from_raw_os_error(error.errno())
 }
 
 /// Makes the controllers of a VM that has its memory and no vCPU yet.
@@ -97,7 +92,7 @@ fn route(vm: &VmFd) -> Result<(), IrqChipError> {
     });
     let io_apic = (0..IOAPIC_PINS)
         .filter(|gsi| *gsi != CASCADE)
-        .map(|gsi| pin(gsi, KVM_IRQCHIP_IOAPIC, if gsi == 0 { PIT_PIN } else { gsi }));
+        .map(|gsi| pin(gsi, KVM_IRQCHIP_IOAPIC, if gsi == 0 { PIT_PIN.into() } else { gsi }));
     let entries: Vec<_> = pic.chain(io_apic).collect();
     let routing = KvmIrqRouting::from_entries(&entries)
         .map_err(|_| failed("KVM_SET_GSI_ROUTING")(kvm_ioctls::Error::new(libc::E2BIG)))?;

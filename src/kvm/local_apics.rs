@@ -16,7 +16,7 @@ use kvm_bindings::{
 };
 
 use crate::irq::{LocalApics, Message};
-use crate::kvm::vm::Machine;
+use crate::kvm::machine::Machine;
 
 /// See the module's text.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 //! `unsafe`: what leaves it is plain data and safe calls.
 
 pub mod assist;
+mod call;
 pub mod cpuid;
 mod cpuid_probe;
 pub mod entry;
@@ -11,6 +12,7 @@ pub mod host;
 pub mod irqchip;
 pub mod kick;
 pub mod local_apics;
+pub mod machine;
 pub mod out_of_memory;
 pub mod run_map;
 pub mod slice;

@@ -13,9 +13,9 @@ use thiserror::Error;
 use crate::boot::Platform;
 use crate::config::{ApicId, CpuFeature, CpuMode, IrqChip, Topology, TopologyError, VmConfig};
 use crate::exit::VcpuId;
+use crate::kvm::call::{host_error, uninterrupted};
 use crate::kvm::cpuid::{CpuidError, CpuidTemplate};
 use crate::kvm::features::{self, FeatureError, LocalApic};
-use crate::kvm::host::uninterrupted;
 use crate::kvm::tsc_offset::TscOffsets;
 use crate::kvm::{cpuid_probe, tsc, x2apic};
 use crate::vcpu::VcpuError;
@@ -94,10 +94,8 @@ impl VcpuSetup {
         };
         let ApicId(max) = topology.max_apic_id();
         if has_apics && topology.max_apic_id().xapic().is_none() {
-            x2apic::enable(vm).map_err(|error| CpuError::X2Apic {
-                max,
-                source: io::Error::from_raw_os_error(error.errno()),
-            })?;
+            x2apic::enable(vm)
+                .map_err(|error| CpuError::X2Apic { max, source: host_error(error) })?;
         }
         let entries = features::select(supported, &config.platform.cpu, local_apic)?;
         let tsc_khz = has_apics.then(|| tsc::khz(vm)).flatten();
@@ -116,10 +114,7 @@ impl VcpuSetup {
     /// The host refuses.
     pub fn create(&self, vm: &VmFd, id: VcpuId) -> Result<VcpuFd, VcpuError> {
         let setup = |what: &'static str| {
-            move |error: kvm_ioctls::Error| VcpuError::Setup {
-                what,
-                source: io::Error::from_raw_os_error(error.errno()),
-            }
+            move |error: kvm_ioctls::Error| VcpuError::Setup { what, source: host_error(error) }
         };
         // KVM makes its number of a vCPU the id of its local APIC.
         let ApicId(apic_id) = ApicId::of(self.topology, id);

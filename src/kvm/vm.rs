@@ -1,13 +1,14 @@
-//! One VM on the host's KVM: KVM_CREATE_VM, the memory slots, and the making of vCPUs.
+//! One VM on the host's KVM: KVM_CREATE_VM and what follows, the vCPUs, and putting all back.
 //! `docs/kvm-api.md` walks through these steps.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, KVM_MEM_LOG_DIRTY_PAGES, kvm_userspace_memory_region};
-use kvm_ioctls::{Cap, Kvm, VmFd};
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_ioctls::{Cap, Kvm};
 use parking_lot::Mutex;
 
 use crate::boot::{self, BootError, BootedGuest, EntryPlan, Platform};
@@ -15,39 +16,28 @@ use crate::config::{Assist, IrqChip, StartVcpus, VmConfig};
 use crate::exit::{Gpa, VcpuId};
 use crate::irq::{IrqLine, LocalApics};
 use crate::kvm::assist::{Assistance, WrittenPages};
+use crate::kvm::call::{host_error, uninterrupted};
 use crate::kvm::cpuid;
 use crate::kvm::entry::{apply_sregs, to_kvm_regs};
 use crate::kvm::first_state::MsrList;
 pub use crate::kvm::host::{KVM_DEVICE, KvmError};
-use crate::kvm::host::{check_memory, check_vcpus, failed, name_of, open, uninterrupted};
+use crate::kvm::host::{check_memory, check_vcpus, failed, name_of, open};
 use crate::kvm::irqchip::{self, FirstIrqChip, FirstLapic, IrqChipError};
 use crate::kvm::local_apics::KvmLocalApics;
+use crate::kvm::machine::Machine;
 use crate::kvm::run_map::RunMap;
 use crate::kvm::stats::{self, KvmStats};
 use crate::kvm::tsc;
 use crate::kvm::vcpu::KvmVcpu;
 use crate::kvm::vcpu_setup::VcpuSetup;
 use crate::memory::first_image::{FirstImage, PAGE};
-use crate::memory::{BOOT_AREA, GuestMemory, HOLE, MemoryRegion};
+use crate::memory::{BOOT_AREA, HOLE, MemoryRegion};
 use crate::trace::clock::Counter;
 use crate::vcpu::{BuildVcpu, VcpuError};
 
 /// Three pages that VMX needs in the guest's address space for its real mode, where nothing
 /// else is; KVM's document asks for it on every Intel host (section 4.34, KVM_SET_TSS_ADDR).
 const TSS_ADDRESS: usize = 0xfffb_d000;
-
-/// A VM and the memory that it maps, for all who need either.
-#[derive(Debug)]
-pub struct Machine {
-    // Dropped in this order: the VM must not outlive the memory that it maps.
-    /// The VM.
-    pub vm: VmFd,
-    /// The guest's memory.
-    pub memory: GuestMemory,
-    /// The linear address of the handler of page faults that was found last on any vCPU: there
-    /// those stop that have none of their own. While it is 0 no vCPU stops anywhere.
-    pub stop_at: AtomicU64,
-}
 
 /// A VM with its memory in place, which makes its own vCPUs.
 #[derive(Debug)]
@@ -95,21 +85,22 @@ impl KvmVm {
         let gib_pages = cpuid::has_gib_pages(cpuid.as_slice(), &config.platform.cpu);
         let booted = boot::load(config, gib_pages)?;
         let vm = uninterrupted(|| kvm.create_vm()).map_err(failed("KVM_CREATE_VM"))?;
-        map_memory(&vm, &booted.memory, config.stress.is_some())?;
+        let BootedGuest { memory, entry, platform, loaded } = booted;
+        let machine = Machine::new(vm, memory, config.stress.is_some())?;
+        let vm = &machine.vm;
         vm.set_tss_address(TSS_ADDRESS).map_err(failed("KVM_SET_TSS_ADDR"))?;
-        irqchip::create(&vm, booted.platform.irqchip)?;
-        let first = config.stress.as_ref().map(|_| first(&kvm, &vm, &booted)).transpose()?;
-        let vcpus = VcpuSetup::new(&kvm, &vm, cpuid.as_slice(), config, booted.platform)?;
+        irqchip::create(vm, platform.irqchip)?;
+        let first = config.stress.as_ref().map(|_| first(&kvm, &machine, platform, &loaded));
+        let first = first.transpose()?;
+        let vcpus = VcpuSetup::new(&kvm, vm, cpuid.as_slice(), config, platform)?;
         let run_len = vm.run_size();
         let sync_rip = config.trace.needs_rip();
         if sync_rip && !kvm.check_extension(Cap::SyncRegs) {
             let (path, capability, since) = (name_of(path), "KVM_CAP_SYNC_REGS", "4.17");
             return Err(KvmError::Lacks { path, capability, since });
         }
-        let BootedGuest { memory, entry, platform, .. } = booted;
-        let machine = Arc::new(Machine { vm, memory, stop_at: AtomicU64::new(0) });
         Ok(Self {
-            machine,
+            machine: Arc::new(machine),
             platform,
             first,
             entry,
@@ -158,18 +149,23 @@ impl KvmVm {
             // SAFETY: the page is the first one of `self.machine.memory`, which outlives the VM,
             // and the slot is gone again before any vCPU runs.
             uninterrupted(|| unsafe { self.machine.vm.set_user_memory_region(region) })
-                .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+                .map_err(host_error)?;
         }
         Ok(())
     }
 }
 
 /// What there is to put back between two iterations.
-fn first(kvm: &Kvm, vm: &VmFd, booted: &BootedGuest) -> Result<First, KvmError> {
-    let image = FirstImage::of(&booted.memory, &booted.loaded).map_err(BootError::Memory)?;
+fn first(
+    kvm: &Kvm,
+    machine: &Machine,
+    platform: Platform,
+    loaded: &[Range<u64>],
+) -> Result<First, KvmError> {
+    let image = FirstImage::of(&machine.memory, loaded).map_err(BootError::Memory)?;
     let msrs = MsrList::of(kvm)
         .map_err(|source| KvmError::Call { call: "KVM_GET_MSR_INDEX_LIST", source })?;
-    let irqchip = FirstIrqChip::of(vm, booted.platform.irqchip)
+    let irqchip = FirstIrqChip::of(&machine.vm, platform.irqchip)
         .map_err(|source| KvmError::Call { call: "reading the interrupt controllers", source })?;
     Ok(First {
         image,
@@ -179,31 +175,6 @@ fn first(kvm: &Kvm, vm: &VmFd, booted: &BootedGuest) -> Result<First, KvmError> 
         paging: Arc::default(),
         written: Arc::default(),
     })
-}
-
-/// KVM_SET_USER_MEMORY_REGION for every stretch of guest memory, with a log of the pages that
-/// the guest writes to if `log_dirty`.
-pub(super) fn map_memory(vm: &VmFd, memory: &GuestMemory, log_dirty: bool) -> Result<(), KvmError> {
-    for (slot, MemoryRegion { gpa, len, host_addr }) in (0..).zip(memory.regions()) {
-        let region = kvm_userspace_memory_region {
-            slot,
-            flags: if log_dirty { KVM_MEM_LOG_DIRTY_PAGES } else { 0 },
-            guest_phys_addr: gpa.0,
-            memory_size: len,
-            userspace_addr: host_addr,
-        };
-        // SAFETY: the region is a mapping of `memory`, which `Machine` keeps until after the VM
-        // is closed; the stretches do not overlap. What the guest does to it is seen by us
-        // only through vm-memory's volatile accesses.
-        let set = uninterrupted(|| unsafe { vm.set_user_memory_region(region) });
-        set.map_err(|error| KvmError::Memory {
-            gpa,
-            len,
-            ram: memory.layout(),
-            source: io::Error::from_raw_os_error(error.errno()),
-        })?;
-    }
-    Ok(())
 }
 
 impl BuildVcpu for KvmVm {
@@ -225,11 +196,7 @@ impl BuildVcpu for KvmVm {
         }
         for (slot, MemoryRegion { gpa, len, .. }) in (0..).zip(self.machine.memory.regions()) {
             let len = usize::try_from(len).map_err(io::Error::other)?;
-            let dirty = self
-                .machine
-                .vm
-                .get_dirty_log(slot, len)
-                .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+            let dirty = self.machine.vm.get_dirty_log(slot, len).map_err(host_error)?;
             for page in set_bits(&dirty) {
                 let page = Gpa(gpa.0 + page * PAGE as u64);
                 first.image.put_back(&self.machine.memory, page).map_err(io::Error::other)?;
@@ -263,10 +230,7 @@ impl BuildVcpu for KvmVm {
 
     fn build(&self, id: VcpuId) -> Result<KvmVcpu, VcpuError> {
         let setup = |what: &'static str| {
-            move |error: kvm_ioctls::Error| VcpuError::Setup {
-                what,
-                source: io::Error::from_raw_os_error(error.errno()),
-            }
+            move |error: kvm_ioctls::Error| VcpuError::Setup { what, source: host_error(error) }
         };
         let fd = self.vcpus.create(&self.machine.vm, id)?;
         if self.platform.starts(id) {

@@ -10,10 +10,11 @@ use kvm_bindings::{
 };
 use kvm_ioctls::VcpuFd;
 
-use super::{Assistance, host_error, memory};
+use super::{Assistance, memory};
 use crate::assist::cpu::{Cpu, Exception, GeneralRegisters, NoMemory, SystemRegisters};
 use crate::boot::state::{Segment, TableRegister};
 use crate::exit::Gpa;
+use crate::kvm::call::host_error;
 use crate::kvm::entry::{from_kvm_segment, to_kvm_segment};
 
 /// CR4.PGE: a change of it drops all translations (Intel SDM vol. 3, section 5.10.4.1).

@@ -13,9 +13,10 @@ use kvm_bindings::{
 };
 use kvm_ioctls::VcpuFd;
 
+use super::Assistance;
 use super::cpu::KvmCpu;
-use super::{Assistance, host_error};
 use crate::assist::{Completed, syscall};
+use crate::kvm::call::host_error;
 
 /// DR7: breakpoint 0 is on, for the execution of an instruction; bit 10 is always 1.
 const DR7_BREAKPOINT_0: u64 = 1 << 10 | 1;

@@ -9,6 +9,7 @@ use kvm_bindings::{KVM_MP_STATE_RUNNABLE, kvm_dtable, kvm_interrupt, kvm_mp_stat
 
 use super::KvmVcpu;
 use crate::exit::VmExit;
+use crate::kvm::call::host_error;
 use crate::kvm::irqchip;
 use crate::vcpu::VcpuRun;
 
@@ -66,9 +67,8 @@ impl KvmVcpu {
     /// fetched.
     fn set_trap(&mut self) -> io::Result<()> {
         let fd = &self.fd;
-        let failed = |error: kvm_ioctls::Error| io::Error::from_raw_os_error(error.errno());
-        irqchip::connect_pics(fd).map_err(failed)?;
-        let mut sregs = fd.get_sregs().map_err(failed)?;
+        irqchip::connect_pics(fd).map_err(host_error)?;
+        let mut sregs = fd.get_sregs().map_err(host_error)?;
         (sregs.cr0, sregs.cr4, sregs.efer) = (CR0, 0, 0);
         sregs.idt = kvm_dtable::default();
         sregs.cs = kvm_segment {
@@ -79,10 +79,10 @@ impl KvmVcpu {
             s: 1,
             ..kvm_segment::default()
         };
-        fd.set_sregs(&sregs).map_err(failed)?;
-        let mut regs = fd.get_regs().map_err(failed)?;
+        fd.set_sregs(&sregs).map_err(host_error)?;
+        let mut regs = fd.get_regs().map_err(host_error)?;
         (regs.rip, regs.rflags) = (BEYOND, RFLAGS);
-        fd.set_regs(&regs).map_err(failed)?;
-        fd.set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE }).map_err(failed)
+        fd.set_regs(&regs).map_err(host_error)?;
+        fd.set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE }).map_err(host_error)
     }
 }

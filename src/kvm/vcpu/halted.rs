@@ -12,6 +12,7 @@ use kvm_ioctls::VcpuFd;
 
 use super::KvmVcpu;
 use crate::exit::VmExit;
+use crate::kvm::call::host_error;
 use crate::kvm::kick;
 use crate::vcpu::VcpuRun;
 
@@ -70,24 +71,20 @@ fn set_signal_mask(fd: &VcpuFd, mask: Option<&SignalMask>) -> io::Result<()> {
 }
 
 fn state_of(fd: &VcpuFd) -> io::Result<u32> {
-    fd.get_mp_state().map(|state| state.mp_state).map_err(failed)
+    fd.get_mp_state().map(|state| state.mp_state).map_err(host_error)
 }
 
 fn set_state(fd: &VcpuFd, mp_state: u32) -> io::Result<()> {
-    fd.set_mp_state(kvm_mp_state { mp_state }).map_err(failed)
+    fd.set_mp_state(kvm_mp_state { mp_state }).map_err(host_error)
 }
 
 fn regs_of(fd: &VcpuFd) -> io::Result<kvm_regs> {
-    fd.get_regs().map_err(failed)
+    fd.get_regs().map_err(host_error)
 }
 
 /// Whether the guest takes an event at its next entry.
 fn has_injected(fd: &VcpuFd) -> io::Result<bool> {
-    let events = fd.get_vcpu_events().map_err(failed)?;
+    let events = fd.get_vcpu_events().map_err(host_error)?;
     let injected = [events.exception.injected, events.interrupt.injected, events.nmi.injected];
     Ok(injected != [0; 3])
-}
-
-fn failed(error: kvm_ioctls::Error) -> io::Error {
-    io::Error::from_raw_os_error(error.errno())
 }
