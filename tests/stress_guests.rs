@@ -187,9 +187,10 @@ fn interrupt_controllers_come_back_as_they_were() {
     if !require_kvm() {
         return;
     }
-    for vcpus in [1, 2, 4] {
+    for (irqchip, vcpus) in ["kernel", "split"].into_iter().flat_map(|c| [1, 2, 4].map(|n| (c, n)))
+    {
         let line = format!(
-            "--demo reset-interrupts --irqchip kernel --vcpus {vcpus} --repeat {MANY} \
+            "--demo reset-interrupts --irqchip {irqchip} --vcpus {vcpus} --repeat {MANY} \
              --iteration-timeout 1m"
         );
         let (finished, states) = campaign(&line);

@@ -64,10 +64,15 @@ pub struct PendingSignal(());
 
 impl PendingSignal {
     /// Sends it.
-    pub fn send() -> Self {
+    ///
+    /// # Errors
+    ///
+    /// As many signals wait as the host allows.
+    pub fn send() -> io::Result<Self> {
         change_mask(libc::SIG_BLOCK);
-        send_to(gettid());
-        Self(())
+        let pending = Self(());
+        send_to(gettid())?;
+        Ok(pending)
     }
 }
 
@@ -78,10 +83,13 @@ impl Drop for PendingSignal {
 }
 
 /// Sends [`kick_signal`] to a thread of this process.
-fn send_to(thread: Pid) {
+fn send_to(thread: Pid) -> io::Result<()> {
     let process = std::process::id();
     // SAFETY: tgkill(2) takes numbers and touches no memory of ours.
-    unsafe { libc::syscall(libc::SYS_tgkill, process, thread.as_raw(), kick_signal()) };
+    match unsafe { libc::syscall(libc::SYS_tgkill, process, thread.as_raw(), kick_signal()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Whether this process ignores `signal`.
@@ -135,7 +143,8 @@ impl KvmKick {
 impl Kick for KvmKick {
     fn kick(&self) {
         self.run.kick();
-        send_to(self.thread);
+        // It may have ended.
+        let _ = send_to(self.thread);
     }
 
     fn take_back(&self) {

@@ -53,6 +53,8 @@ struct Resettable {
     first: Box<FirstState>,
     /// Set if the guest is seen with page tables of its own; shared by the VM's vCPUs.
     paging: Arc<AtomicBool>,
+    /// KVM tells ends of interrupts, since the IOAPIC is not in the kernel.
+    tells_ends: bool,
 }
 
 impl KvmVcpu {
@@ -62,14 +64,20 @@ impl KvmVcpu {
     }
 
     /// The same vCPU, which can be put back to the state that it has now. It sets `paging` if it is
-    /// then seen that the guest has used page tables of its own.
+    /// then seen that the guest has used page tables of its own. `tells_ends` says whether KVM tells
+    /// ends of its interrupts.
     ///
     /// # Errors
     ///
     /// What the first ioctl to fail says.
-    pub fn resettable(self, msrs: &MsrList, paging: Arc<AtomicBool>) -> io::Result<Self> {
+    pub fn resettable(
+        self,
+        msrs: &MsrList,
+        paging: Arc<AtomicBool>,
+        tells_ends: bool,
+    ) -> io::Result<Self> {
         let first = Box::new(FirstState::of(&self.fd, msrs)?);
-        Ok(Self { first: Some(Resettable { first, paging }), ..self })
+        Ok(Self { first: Some(Resettable { first, paging, tells_ends }), ..self })
     }
 
     /// The same vCPU, which has instructions completed that KVM cannot emulate.
@@ -220,7 +228,11 @@ impl VcpuRun for KvmVcpu {
 
     fn reset(&mut self) -> io::Result<()> {
         self.complete_last_exit()?;
-        let Resettable { first, paging } = self.first.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        if self.first.as_ref().is_some_and(|first| first.tells_ends) {
+            self.forget_untold()?;
+        }
+        let Resettable { first, paging, .. } =
+            self.first.as_ref().ok_or(io::ErrorKind::Unsupported)?;
         if first.has_other_paging(&self.fd)? {
             paging.store(true, Ordering::Release);
         }

@@ -257,7 +257,8 @@ impl BuildVcpu for KvmVm {
             let lapic = FirstLapic::of(&self.machine.vm, vcpu.fd()).map_err(reading)?;
             first.lapics.lock().push(lapic);
         }
-        vcpu.resettable(&first.msrs, Arc::clone(&first.paging)).map_err(reading)
+        let tells_ends = irqchip == IrqChip::Split;
+        vcpu.resettable(&first.msrs, Arc::clone(&first.paging), tells_ends).map_err(reading)
     }
 }
 

@@ -5,8 +5,8 @@
 use std::io;
 
 use kvm_bindings::{
-    KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_msr_entry, kvm_regs,
-    kvm_sregs, kvm_vcpu_events, kvm_xsave,
+    KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, KVM_VCPUEVENT_VALID_NMI_PENDING,
+    KVM_VCPUEVENT_VALID_SMM, Msrs, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xsave,
 };
 use kvm_ioctls::VcpuFd;
 
@@ -52,7 +52,8 @@ impl KvmCpu<'_> {
         self.fd.set_sregs(sregs).map_err(host_error)
     }
 
-    /// Changes what is pending and blocked; nothing is set that stays as it is.
+    /// Changes what is injected and blocked; nothing is set that stays as it is, nor what another
+    /// vCPU may send meanwhile: whether an NMI is pending, an SMI or an INIT.
     fn change_events(&self, change: impl FnOnce(&mut kvm_vcpu_events)) -> io::Result<()> {
         let before = self.fd.get_vcpu_events().map_err(host_error)?;
         let mut events = before;
@@ -60,6 +61,7 @@ impl KvmCpu<'_> {
         if events == before {
             return Ok(());
         }
+        events.flags &= !(KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SMM);
         self.fd.set_vcpu_events(&events).map_err(host_error)
     }
 
