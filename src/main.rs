@@ -10,7 +10,7 @@ use log::LevelFilter;
 use minivmm::affinity;
 use minivmm::campaign::{self, CampaignError, Campaigned, ReplayCommand};
 use minivmm::cli::{self, Command};
-use minivmm::config::{SerialConfig, VmConfig};
+use minivmm::config::{SameFileError, SerialConfig, VmConfig};
 use minivmm::console::{self, Console};
 use minivmm::devices::setup::DeviceSetup;
 use minivmm::host::{Host, Signals};
@@ -56,13 +56,13 @@ fn main() -> process::ExitCode {
     process::ExitCode::from(code)
 }
 
-/// Options that do not go with the image, which is known only once it was looked at, are a mistake
-/// of the user's like any other.
+/// Options that do not go together, or with the image, which is known only once it was looked at,
+/// are a mistake of the user's like any other.
 fn exit_code_of(error: &(dyn Error + 'static)) -> ExitCode {
     let is_usage = match (error.downcast_ref::<KvmError>(), error.downcast_ref()) {
         (Some(error), _) | (_, Some(CampaignError::Kvm(error))) => error.is_usage(),
         (_, Some(CampaignError::Boot(error))) => error.is_usage(),
-        _ => false,
+        _ => error.is::<SameFileError>(),
     };
     if is_usage { ExitCode::Usage } else { ExitCode::Host }
 }

@@ -433,11 +433,11 @@ fn a_trace_overwrites_nothing_that_is_needed() {
     for trace in [&image, &link] {
         let mut command = minivmm("--trace");
         command.arg(trace).arg(&image);
-        run(command).assert_code(4).assert_says("is also the guest's image");
+        run(command).assert_code(2).assert_says("is also the guest's image");
     }
     assert_eq!(fs::read(&image).unwrap(), [0xf4]);
     let out = place.file("out");
     let mut command = minivmm("--demo hello --trace");
     command.arg(&out).arg("--serial").arg(format!("file:{}", out.display()));
-    run(command).assert_code(4).assert_says("is also the file of the serial port");
+    run(command).assert_code(2).assert_says("is also the file of the serial port");
 }

@@ -85,7 +85,18 @@ pub fn is_same_file(a: &Path, b: &Path) -> bool {
         (Ok(one), Ok(other)) => {
             one.is_file() && (one.dev(), one.ino()) == (other.dev(), other.ino())
         }
-        _ => a == b,
+        (Err(_), Err(_)) => place_of(a) == place_of(b),
+        _ => false,
+    }
+}
+
+/// Where a file that is not there would be made.
+fn place_of(path: &Path) -> PathBuf {
+    let path = path.read_link().map_or(path.to_owned(), |to| path.with_file_name(to));
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match (dir.canonicalize(), path.file_name()) {
+        (Ok(dir), Some(name)) => dir.join(name),
+        _ => path,
     }
 }
 
@@ -137,6 +148,20 @@ mod tests {
         let port = "the file of another serial port";
         assert_eq!(to("out"), format!("{port} out is also {port}"));
         assert_eq!(to("/dev/null"), "");
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_known_by_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let [file, link] = ["file", "link"].map(|name| dir.path().join(name));
+        std::os::unix::fs::symlink("file", &link).unwrap();
+        assert!(is_same_file(&file, &dir.path().join("./file")));
+        assert!(is_same_file(&file, &link));
+        assert!(!is_same_file(&file, &dir.path().join("other")));
+        std::fs::write(&file, "").unwrap();
+        assert!(is_same_file(&file, &link));
+        assert!(!is_same_file(&file, &dir.path().join("other")));
+        assert!(is_same_file(Path::new("nothing"), Path::new("./nothing")));
     }
 
     #[test]

@@ -106,7 +106,9 @@ impl SplitIrqChip {
     }
 
     /// If a line waits for the end of its interrupt, how many ends had been told before. That one
-    /// begins to wait happens with the devices held: an end only has it go on waiting.
+    /// begins to wait happens with the devices held: an end has it go on waiting, but for a line of
+    /// the same vector whose message nobody had taken, of which the device thread hears with the
+    /// next access.
     pub fn awaits_end(&self) -> Option<u64> {
         let chips = self.chips.lock();
         chips.ioapic.awaits_end().then_some(chips.ends)

@@ -1,6 +1,7 @@
 //! The devices behind their bus: who answers where, what may be posted, what has to wait, and
 //! what the device thread is wanted for. How the UART itself behaves is in its own tests.
 
+mod ends;
 mod platform;
 
 use super::serial::OUTPUT_CAPACITY;

@@ -5,6 +5,7 @@
 use std::os::fd::AsRawFd;
 use std::ptr;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kvm_bindings::{KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_device_attr, kvm_msr_entry};
 use kvm_ioctls::VcpuFd;
@@ -22,6 +23,8 @@ const IA32_TSC: u32 = 0x10;
 #[derive(Debug, Default)]
 pub struct TscOffsets {
     first: OnceLock<(VcpuId, Offset)>,
+    /// One that does not agree is told of, and not each.
+    warned: AtomicBool,
 }
 
 /// How far a vCPU's counter is before the host's, at least and at most.
@@ -55,7 +58,7 @@ impl TscOffsets {
             target: "minivmm::tsc",
             "{id}: its TSC is {least} to {most} ticks before the host's"
         );
-        if !offset.agrees(*firsts) {
+        if !offset.agrees(*firsts) && !self.warned.swap(true, Ordering::Relaxed) {
             log::warn!(
                 target: "minivmm::tsc",
                 "{id}: its TSC does not agree with that of {first}, which is {} to {} ticks \

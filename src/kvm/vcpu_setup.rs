@@ -129,7 +129,8 @@ impl VcpuSetup {
             }
         }
         // One vCPU agrees with itself.
-        if self.topology.vcpus() > 1 || log::log_enabled!(log::Level::Debug) {
+        let log = log::log_enabled!(target: "minivmm::tsc", log::Level::Debug);
+        if self.topology.vcpus() > 1 || log {
             self.tscs.check(&fd, id);
         }
         Ok(fd)
