@@ -258,6 +258,11 @@ impl BootPlan {
         self.format
     }
 
+    /// The machine that the guest finds.
+    pub fn platform(&self) -> Platform {
+        self.platform
+    }
+
     /// The mode in which vCPUs start.
     pub fn mode(&self) -> CpuMode {
         self.start.mode()

@@ -6,7 +6,9 @@ use std::fs;
 
 use super::CampaignError;
 use crate::boot::{self, BootPlan};
-use crate::config::{GuestSource, ImageFormat, VmConfig};
+use crate::config::{
+    Assist, CpuChanges, GuestSource, ImageFormat, IrqChip, PlatformConfig, StartVcpus, VmConfig,
+};
 use crate::stress::config::StressConfig;
 use crate::stress::requirement::Requirement;
 use crate::stress::result::{CampaignResult, Guest, Settings};
@@ -51,7 +53,7 @@ pub(super) fn empty_result(
 /// What else makes a difference to an iteration, as the user writes it.
 fn options(config: &VmConfig, stress: &StressConfig, plan: &BootPlan) -> BTreeMap<String, String> {
     let mut options = BTreeMap::new();
-    let mut add = |name: &str, value: String| options.insert(name.to_owned(), value);
+    let mut add = |name: &str, value: String| drop(options.insert(name.to_owned(), value));
     match plan.format() {
         ImageFormat::Flat => add("load-addr", config.flat_load_addr().to_string()),
         format => add("format", format.to_string()),
@@ -65,10 +67,14 @@ fn options(config: &VmConfig, stress: &StressConfig, plan: &BootPlan) -> BTreeMa
     for (index, module) in config.boot.modules.iter().enumerate() {
         add(&format!("module {index}"), format!("{}={}", module.path.display(), module.args));
     }
-    add("start", stress.start.to_string());
+    match plan.platform().start {
+        StartVcpus::All => add("start", stress.start.to_string()),
+        StartVcpus::Bsp => add("start", "bsp".into()),
+    };
     if let Some(entry) = config.entry {
         add("entry", entry.to_string());
     }
+    add_machine(config, plan, &mut add);
     for (register, value) in &config.regs {
         add(&format!("reg {register}"), format!("{value:#x}"));
     }
@@ -79,4 +85,83 @@ fn options(config: &VmConfig, stress: &StressConfig, plan: &BootPlan) -> BTreeMa
         add("lockstep", "yes".into());
     }
     options
+}
+
+/// The machine, as far as it is not what a flat guest finds by itself.
+fn add_machine(config: &VmConfig, plan: &BootPlan, add: &mut impl FnMut(&str, String)) {
+    let PlatformConfig { topology, cpu, devices, assist, irqchip: _, start: _ } = &config.platform;
+    let irqchip = plan.platform().irqchip;
+    if irqchip != IrqChip::None {
+        add("irqchip", irqchip.to_string());
+    }
+    if let Some(topology) = topology {
+        add("topology", topology.to_string());
+    }
+    if *cpu != CpuChanges::default() {
+        add("cpu", cpu.to_string());
+    }
+    for (port, _) in devices.ports() {
+        add(&format!("device {}", port.name()), "yes".into());
+    }
+    if devices.test_device() {
+        add("device testdev", "yes".into());
+    }
+    for file in devices.files() {
+        add(&format!("fw-cfg {}", file.name), file.path.display().to_string());
+    }
+    if *assist == Assist::Off {
+        add("no-assist", "yes".into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{DeviceConfig, DeviceRequest, FwCfgItem};
+
+    fn told(change: impl FnOnce(&mut VmConfig)) -> Vec<(String, String)> {
+        let hello = minivmm_guests::GUESTS.iter().find(|guest| guest.name == "hello").unwrap();
+        let mut config = VmConfig::new(GuestSource::Demo(hello));
+        change(&mut config);
+        let plan = boot::plan(&config).unwrap();
+        options(&config, &StressConfig::default(), &plan).into_iter().collect()
+    }
+
+    fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+    }
+
+    #[test]
+    fn a_guest_alone_has_where_it_is_and_how_it_starts() {
+        assert_eq!(told(|_| {}), pairs(&[("load-addr", "0x1000"), ("start", "together")]));
+    }
+
+    #[test]
+    fn what_is_different_about_the_machine_is_told() {
+        let told = told(|config| {
+            let requests = ["com3", "testdev"];
+            let requests = requests.map(|text| DeviceRequest::from_os_str(text.as_ref()).unwrap());
+            let file = FwCfgItem::from_os_str("opt/x=file".as_ref()).unwrap();
+            config.platform = PlatformConfig {
+                irqchip: Some(IrqChip::Split),
+                start: Some(StartVcpus::Bsp),
+                topology: Some("1:1:1".parse().unwrap()),
+                cpu: "-popcnt".parse().unwrap(),
+                devices: DeviceConfig::new(requests.into(), vec![file]).unwrap(),
+                assist: Assist::Off,
+            };
+        });
+        let expected = [
+            ("cpu", "-popcnt"),
+            ("device com3", "yes"),
+            ("device testdev", "yes"),
+            ("fw-cfg opt/x", "file"),
+            ("irqchip", "split"),
+            ("load-addr", "0x1000"),
+            ("no-assist", "yes"),
+            ("start", "bsp"),
+            ("topology", "1:1:1"),
+        ];
+        assert_eq!(told, pairs(&expected));
+    }
 }
