@@ -3,7 +3,7 @@
 //! program, versions built on loom's primitives when compiled with `--cfg loom`.
 //!
 //! Only what the model-checked protocols use is here: the device queue (`devices/queue.rs`), the
-//! kick (`vcpu/state.rs`), the turnstile (`vcpu/rounds.rs`), lockstep (`stress/lockstep.rs`), the
+//! kick (`vcpu/state.rs`, `vcpu/intr.rs`), the turnstile (`vcpu/rounds.rs`), lockstep (`stress/lockstep.rs`), the
 //! ring of recent exits (`trace/flight.rs`), the streams of a trace (`trace/stream.rs`).
 //! `tests/model/` has the scenarios they are checked in.
 
@@ -21,6 +21,7 @@ mod real {
 
     pub use std::sync::Arc;
     pub use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+    pub use std::thread::{ThreadId, current as current_thread};
 
     pub use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
     pub use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -75,6 +76,7 @@ mod model {
     use loom::sync::{Notify, atomic};
 
     pub use loom::sync::atomic::Ordering;
+    pub use loom::thread::{ThreadId, current as current_thread};
     pub use std::sync::Arc;
 
     /// An atomic whose accesses are tried in every order. When loom 0.7 asks what a store could

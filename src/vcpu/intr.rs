@@ -11,11 +11,10 @@
 //! ordered behind the kick's store by the swap that takes it back. The question is the same.
 
 use std::sync::OnceLock;
-use std::thread::{self, ThreadId};
 
 use crate::devices::split_irqchip::SplitIrqChip;
 use crate::irq::{AskForEnds, IrqLine, LocalApics};
-use crate::sync::{Arc, AtomicBool, Ordering};
+use crate::sync::{Arc, AtomicBool, Ordering, ThreadId, current_thread};
 use crate::vcpu::rounds::BOOT_VCPU;
 use crate::vcpu::state::VcpuControl;
 
@@ -104,7 +103,7 @@ impl IntrPin {
 
     /// Names the calling thread as that of the vCPU.
     pub fn adopt(&self) {
-        let _ = self.thread.set(thread::current().id());
+        let _ = self.thread.set(current_thread().id());
     }
 
     /// The pin goes to `high`. To be called by one thread at a time.
@@ -112,7 +111,7 @@ impl IntrPin {
         if self.level.swap(high, Ordering::AcqRel) || !high {
             return;
         }
-        if self.thread.get() != Some(&thread::current().id()) {
+        if self.thread.get() != Some(&current_thread().id()) {
             self.control.kick();
         }
     }
@@ -125,6 +124,8 @@ impl IntrPin {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::thread;
+
     use super::*;
     use crate::exit::VmExit;
     use crate::testing::watched;

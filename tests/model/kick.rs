@@ -10,8 +10,10 @@ use minivmm::devices::DeviceSet;
 use minivmm::devices::queue::DeviceQueue;
 use minivmm::devices::setup::DeviceSetup;
 use minivmm::exit::{VcpuId, VmExit};
+use minivmm::irq::{LocalApics, Message};
 use minivmm::sync::{AtomicBool, Condvar, Mutex, Ordering};
 use minivmm::trace::tracer::{TraceSetup, Tracer};
+use minivmm::vcpu::intr::SplitInterrupts;
 use minivmm::vcpu::registers::Registers;
 use minivmm::vcpu::runner::Runner;
 use minivmm::vcpu::state::VcpuControl;
@@ -115,11 +117,13 @@ struct ModelVcpu {
     machine: Arc<Machine>,
     /// The guest halts at once.
     halts: bool,
+    /// It exits when it can take an interrupt, which is at once.
+    window: bool,
 }
 
 impl VcpuRun for ModelVcpu {
     fn run(&mut self) -> io::Result<VmExit> {
-        if self.halts {
+        if self.halts || self.window {
             return Ok(VmExit::Hlt);
         }
         let Machine { flaw, immediate_exit, .. } = &*self.machine;
@@ -143,6 +147,15 @@ impl VcpuRun for ModelVcpu {
         None
     }
 
+    fn request_window(&mut self, wanted: bool) {
+        self.window = wanted;
+    }
+
+    /// The question has arrived, and that is the end.
+    fn run_halted(&mut self) -> io::Result<Option<VmExit>> {
+        Ok(Some(VmExit::Hlt))
+    }
+
     fn kicker(&mut self) -> Box<dyn Kick> {
         Box::new(ModelKick(Arc::clone(&self.machine)))
     }
@@ -150,6 +163,16 @@ impl VcpuRun for ModelVcpu {
 
 /// Starts a vCPU's thread, which lives as in `vcpu/handle.rs`.
 fn start(control: &Arc<VcpuControl>, machine: &Arc<Machine>, halts: bool) -> JoinHandle<VcpuEnd> {
+    start_with(None, control, machine, halts)
+}
+
+/// The same, with interrupt controllers that are not in the kernel.
+fn start_with(
+    interrupts: Option<SplitInterrupts>,
+    control: &Arc<VcpuControl>,
+    machine: &Arc<Machine>,
+    halts: bool,
+) -> JoinHandle<VcpuEnd> {
     let (control, machine) = (Arc::clone(control), Arc::clone(machine));
     thread::spawn(move || {
         let devices =
@@ -158,10 +181,11 @@ fn start(control: &Arc<VcpuControl>, machine: &Arc<Machine>, halts: bool) -> Joi
         let posting = devices.post_policy();
         let queue = DeviceQueue::new(devices, 1);
         let setup = TraceSetup { no_flight_recorder: true, ..TraceSetup::default() };
-        let vcpu = ModelVcpu { machine: Arc::clone(&machine), halts };
+        let vcpu = ModelVcpu { machine: Arc::clone(&machine), halts, window: false };
         let tracer = Tracer::new(setup, 1);
         let tracing = tracer.vcpu_tracing(VcpuId(0));
         let mut runner = Runner::new(VcpuId(0), vcpu, &control, &queue, posting, tracing);
+        runner.set_interrupts(interrupts);
         // By hand, because nothing of loom's may be used while a found deadlock unwinds.
         let published = ManuallyDrop::new(control.publish(runner.vcpu().kicker()));
         let end = runner.run();
@@ -264,4 +288,57 @@ fn a_kick_taken_back_at_entry_is_lost() {
 #[should_panic(expected = "deadlock")]
 fn a_kick_taken_back_without_order_is_lost() {
     explore::all(|| a_stop_ends_it(Flaw::ClearedRelaxed));
+}
+
+/// Local APICs that nothing is sent to.
+#[derive(Debug)]
+struct NoApics;
+
+impl LocalApics for NoApics {
+    fn send(&mut self, _: Message) -> bool {
+        false
+    }
+
+    fn report_ends(&mut self, _: &[Option<Message>]) {}
+}
+
+/// (g) What interrupt controllers that are not in the kernel want of a vCPU is seen, whenever it
+/// comes: `signal` is the question for an end, or INTR.
+fn the_controllers_are_heard(flaw: Flaw, signal: fn(&SplitInterrupts)) {
+    let controls = [Arc::new(VcpuControl::new())];
+    let machine = Machine::new(flaw);
+    let interrupts = SplitInterrupts::new(Box::new(NoApics), &controls);
+    let vcpu = start_with(Some(interrupts.clone()), &controls[0], &machine, false);
+    signal(&interrupts);
+    assert!(matches!(vcpu.join().unwrap(), VcpuEnd::Halted));
+}
+
+fn ask_for_ends(interrupts: &SplitInterrupts) {
+    interrupts.irqchip.ask_for_ends();
+}
+
+fn raise_intr(interrupts: &SplitInterrupts) {
+    interrupts.intr.set_level(true);
+}
+
+#[test]
+fn a_question_for_an_end_is_heard() {
+    explore::all(|| the_controllers_are_heard(Flaw::None, ask_for_ends));
+}
+
+#[test]
+fn intr_is_heard() {
+    explore::all(|| the_controllers_are_heard(Flaw::None, raise_intr));
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn if_the_signal_comes_first_a_question_may_be_missed() {
+    explore::all(|| the_controllers_are_heard(Flaw::SignalFirst, ask_for_ends));
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn if_taking_back_is_relaxed_intr_may_be_missed() {
+    explore::all(|| the_controllers_are_heard(Flaw::ClearedRelaxed, raise_intr));
 }
