@@ -143,7 +143,7 @@ pub const GUESTS: &[Guest] = &[
     guest!(Stress, Long, "tlb", "stress: a page mapped elsewhere, and INVLPG"),
     guest!(Stress, User, "io-storm", "stress: ports and MMIO of every size at random"),
     guest!(Platform, Protected, "pc-multiboot", "test the machine as a Multiboot kernel"),
-    guest!(Platform, Long, "pc-elf64", "test the machine as a 64-bit ELF file, --irqchip kernel"),
+    guest!(Platform, Long, "pc-elf64", "test the machine as a 64-bit ELF file; wants --irqchip"),
     guest!(Platform, Protected, "pc-pvh", "test the machine as a PVH guest"),
     guest!(Platform, Long, "pc-linux", "test the machine as a Linux bzImage"),
 ];
