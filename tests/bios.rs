@@ -118,8 +118,7 @@ start:
     int     $0x19               // reboot
 fail:
     say     '!'
-    hlt
-    jmp     fail
+    int     $0x19
 entry:
     .fill   20
     .org    0xb00

@@ -4,10 +4,9 @@
 mod support;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kvm_bindings::KVM_MP_STATE_HALTED;
 use minivmm::config::{CpuMode, GuestSource, IrqChip, VmConfig};
@@ -20,6 +19,9 @@ use minivmm::stress::config::StressConfig;
 use minivmm::vcpu::{BuildVcpu, VcpuRun};
 
 use support::{image, require_kvm};
+
+/// Only a guest that hangs takes so long.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// An NMI to the local APIC with id 0 (Intel SDM vol. 3, section 12.11).
 const NMI: Message = Message { address: 0xfee0_0000, data: 4 << 8 };
@@ -41,16 +43,27 @@ const CODE: [u8; 22] = [
 ];
 const ASLEEP: u64 = 0x100e;
 
-/// The same for vector 0x41, with interrupts on, and a handler that sleeps.
-const INTERRUPTED: [u8; 19] = [
-    0xc7, 0x06, 0x04, 0x01, 0x12, 0x10, // mov word [0x104], 0x1012
+/// The same for vector 0x41, with interrupts on, and a handler that ends the interrupt, by the
+/// x2APIC's register, and sleeps.
+const INTERRUPTED: [u8; 44] = [
+    0xc7, 0x06, 0x04, 0x01, 0x1d, 0x10, // mov word [0x104], 0x101d
     0xc7, 0x06, 0x06, 0x01, 0x00, 0x00, // mov word [0x106], 0
+    0xb9, 0x1b, 0x00, // mov cx, 0x1b: IA32_APIC_BASE
+    0x0f, 0x32, // rdmsr
+    0x80, 0xcc, 0x0c, // or ah, 0x0c: on, and x2APIC
+    0x0f, 0x30, // wrmsr
     0xfb, 0xf4, // sti; hlt
     0xe6, 0x82, // out 0x82, al: it must not come here
-    0xf4, 0xf4, // hlt
-    0xf4, // 0x1012: hlt
+    0xf4, 0xf4, 0xf4, // hlt
+    0xb9, 0x0b, 0x08, // 0x101d: mov cx, 0x80b: IA32_X2APIC_EOI
+    0x66, 0x31, 0xc0, // xor eax, eax
+    0x66, 0x31, 0xd2, // xor edx, edx
+    0x0f, 0x30, // wrmsr
+    0xf4, // hlt
+    0xf4, 0xf4, 0xf4, // hlt
 ];
-const ASLEEP_IN_HANDLER: u64 = 0x1013;
+const ASLEEP_AFTER_X2APIC: u64 = 0x1018;
+const ASLEEP_IN_HANDLER: u64 = 0x1029;
 
 /// A vCPU with `code`, which can be put back.
 fn start(code: &[u8]) -> (KvmVm, KvmVcpu) {
@@ -66,32 +79,37 @@ fn start(code: &[u8]) -> (KvmVm, KvmVcpu) {
 }
 
 /// Runs the guest until it sleeps with this RIP; the exits on the way there.
+#[track_caller]
 fn run_to_halt(vcpu: &mut KvmVcpu, rip: u64) -> Vec<VmExit> {
-    let asleep = AtomicBool::new(false);
+    let (over, wait) = mpsc::channel::<()>();
     let kicker = vcpu.kicker();
-    let mut exits = Vec::new();
-    thread::scope(|scope| {
-        let asleep = &asleep;
+    let exits = thread::scope(|scope| {
+        // With a pause between two kicks, so that the guest gets anywhere; until `over` is dropped,
+        // be it by a panic.
         scope.spawn(move || {
-            while !asleep.load(Ordering::Relaxed) {
-                // With a pause, so that the guest gets anywhere between two kicks.
-                thread::sleep(Duration::from_millis(1));
+            while wait.recv_timeout(Duration::from_millis(1)) == Err(RecvTimeoutError::Timeout) {
                 kicker.kick();
             }
         });
-        let is_asleep = |vcpu: &KvmVcpu| {
-            vcpu.fd().get_mp_state().unwrap().mp_state == KVM_MP_STATE_HALTED
-                && vcpu.fd().get_regs().unwrap().rip == rip
-        };
-        while !is_asleep(vcpu) {
-            exits.push(vcpu.run().unwrap());
+        let _over = over;
+        let began = Instant::now();
+        let mut exits = Vec::new();
+        while !is_asleep(vcpu, rip) {
+            assert!(began.elapsed() < LIMIT, "the guest does not come to {rip:#x}");
+            let exit = vcpu.run().unwrap();
+            assert!(exit == VmExit::Interrupted || exit == END, "{exit:?}");
+            exits.push(exit);
         }
-        asleep.store(true, Ordering::Relaxed);
+        exits
     });
     // The kicks that came since then.
     kick_is_taken(vcpu);
-    exits.retain(|exit| *exit != VmExit::Interrupted);
-    exits
+    exits.into_iter().filter(|exit| *exit != VmExit::Interrupted).collect()
+}
+
+fn is_asleep(vcpu: &KvmVcpu, rip: u64) -> bool {
+    vcpu.fd().get_mp_state().unwrap().mp_state == KVM_MP_STATE_HALTED
+        && vcpu.fd().get_regs().unwrap().rip == rip
 }
 
 /// Runs the guest to its next exit; [`VmExit::Interrupted`] if there is none in that time.
@@ -133,7 +151,7 @@ fn a_look_at_a_vcpu_that_sleeps_executes_nothing_and_loses_no_wake() {
     kick_is_taken(&mut vcpu);
     assert!(apics.send(NMI));
     vcpu.run_halted().unwrap();
-    let VmExit::Pio(pio) = run_for_at_most(&mut vcpu, Duration::from_secs(60)) else {
+    let VmExit::Pio(pio) = run_for_at_most(&mut vcpu, LIMIT) else {
         panic!("the NMI does not come")
     };
     assert_eq!(pio.port, PioAddr(0x83));
@@ -149,7 +167,7 @@ fn an_end_is_told_once_and_not_after_a_reset() {
     let mut apics = vm.local_apics().unwrap();
     apics.report_ends(&[Some(LEVEL)]);
     let mut sleep_in_handler = |vcpu: &mut KvmVcpu| {
-        assert_eq!(run_to_halt(vcpu, ASLEEP), []);
+        assert_eq!(run_to_halt(vcpu, ASLEEP_AFTER_X2APIC), []);
         assert!(apics.send(LEVEL));
         let told = run_to_halt(vcpu, ASLEEP_IN_HANDLER);
         assert!(told.len() <= 1 && told.iter().all(|exit| *exit == END), "{told:?}");
@@ -161,7 +179,7 @@ fn an_end_is_told_once_and_not_after_a_reset() {
         assert!(exit == END || exit == VmExit::Interrupted, "{exit:?}");
         told += usize::from(exit == END);
     }
-    assert!(told <= 1);
+    assert_eq!(told, 1);
     for _ in 0..20 {
         vcpu.reset().unwrap();
         vm.reset().unwrap();

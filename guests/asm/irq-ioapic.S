@@ -77,7 +77,7 @@ _start:
     // The 8259s are not used.
     write8  PIC_MASTER + 1, 0xff
     write8  PIC_SLAVE + 1, 0xff
-    // 24 pins, all masked.
+    // 24 pins, of which the last is masked.
     movl    $1, (%rbx)
     mov     0x10(%rbx), %eax
     shr     $16, %eax

@@ -2,7 +2,7 @@
 //! no test hangs; waiting for what it prints; guest images made on the spot. What is expected
 //! of minivmm is in the tests.
 //!
-//! No test sleeps. One that needs the guest to have got somewhere has the guest, or the log,
+//! No test sleeps to let something happen. One that needs the guest to have got somewhere has the guest, or the log,
 //! say so, and waits for that.
 
 #![allow(dead_code, reason = "each file of tests is a program of its own and uses a part of it")]

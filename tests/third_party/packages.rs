@@ -17,16 +17,16 @@ pub fn require(package: &str, paths: &[&str]) -> Option<PathBuf> {
     require_kvm().then(|| found().or_else(|| absent(package, &paths.join(" or "))))?
 }
 
-/// The newest stock kernel, if the test can run. If not, that has been said.
+/// The stock kernel that is last by its name, if the test can run. If not, that has been said.
 pub fn require_kernel() -> Option<PathBuf> {
     let unpacked = env::var_os("MINIVMM_THIRD_PARTY").map(|dir| Path::new(&dir).join("boot"));
     let boots = unpacked.into_iter().chain([PathBuf::from("/boot")]);
-    let found = || boots.filter_map(|boot| newest_kernel(&boot)).next();
+    let found = || boots.filter_map(|boot| last_kernel(&boot)).next();
     let wanted = format!("{KERNEL_PREFIX}*{KERNEL_SUFFIX} in $MINIVMM_THIRD_PARTY/boot or /boot");
     require_kvm().then(|| found().or_else(|| absent("linux-image-cloud-amd64", &wanted)))?
 }
 
-fn newest_kernel(boot: &Path) -> Option<PathBuf> {
+fn last_kernel(boot: &Path) -> Option<PathBuf> {
     let files = fs::read_dir(boot).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
     let is_kernel = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
