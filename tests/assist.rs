@@ -6,7 +6,7 @@ mod support;
 use minivmm_guests::expect::expectation;
 use serde_json::Value;
 
-use support::{Finished, image, minivmm, require_kvm, run, skipped};
+use support::{Finished, image, minivmm, require_kvm, run, run_code, skipped};
 
 const INTERNAL_ERROR: i32 = 12;
 
@@ -30,10 +30,7 @@ fn completed(stats: &Value, mnemonic: &str) -> u64 {
 
 /// Whether this host's KVM needs help with POPCNT in ring 0.
 fn needs_help() -> bool {
-    let guest = image(&[0xf3, 0x48, 0x0f, 0xb8, 0xc8, 0xf4]);
-    let mut command = minivmm("-q --mode long --no-assist");
-    command.arg(guest.path());
-    let run = run(command);
+    let run = run_code(&[0xf3, 0x48, 0x0f, 0xb8, 0xc8, 0xf4], "-q --mode long --no-assist");
     assert!(run.code == 0 || run.code == INTERNAL_ERROR, "{run:?}");
     run.code == INTERNAL_ERROR
 }
@@ -95,10 +92,8 @@ fn without_assistance_a_failure_is_told_as_it_is() {
     if !require_kvm() || !require_need() {
         return;
     }
-    let guest = image(&[0x90, 0xf3, 0x48, 0x0f, 0xb8, 0xc8, 0xf4]);
-    let mut command = minivmm("--mode long --no-assist");
-    command.arg(guest.path());
-    let run = run(command).assert_code(INTERNAL_ERROR);
+    let run = run_code(&[0x90, 0xf3, 0x48, 0x0f, 0xb8, 0xc8, 0xf4], "--mode long --no-assist")
+        .assert_code(INTERNAL_ERROR);
     assert!(run.stderr.contains("at 0x1001: f3 48 0f b8 c8 (popcnt rcx,rax, 64-bit)"), "{run:?}");
 }
 
@@ -108,10 +103,7 @@ fn an_instruction_that_is_not_known_is_a_failure_with_its_text() {
         return;
     }
     // fld1
-    let guest = image(&[0xd9, 0xe8, 0xf4]);
-    let mut command = minivmm("--mode long");
-    command.arg(guest.path());
-    let run = run(command).assert_code(INTERNAL_ERROR);
+    let run = run_code(&[0xd9, 0xe8, 0xf4], "--mode long").assert_code(INTERNAL_ERROR);
     assert!(run.stderr.contains("at 0x1000: d9 e8 (fld1, 64-bit)"), "{run:?}");
 }
 
@@ -152,10 +144,7 @@ fn an_iteration_does_not_see_what_another_wrote_through_assistance() {
         0xe6, 0xf4, // out %al, $0xf4
         0xf4, // hlt
     ];
-    let guest = image(&code);
-    let mut command = minivmm("-q --mode long --repeat 5");
-    command.arg(guest.path());
-    run(command).assert_code(0);
+    run_code(&code, "-q --mode long --repeat 5").assert_code(0);
 }
 
 #[test]
@@ -176,8 +165,5 @@ fn a_return_to_ring_3_leaves_no_data_segment_of_ring_0() {
         0x8c, 0xe9, 0x09, 0xc8, // mov ecx, gs; or eax, ecx
         0xe6, 0xf4, // out 0xf4, al: the exit code is 2 * AL + 1
     ];
-    let guest = image(&code);
-    let mut command = minivmm("-q --mode protected");
-    command.arg(guest.path());
-    run(command).assert_code(1);
+    run_code(&code, "-q --mode protected").assert_code(1);
 }

@@ -4,13 +4,13 @@
 
 mod support;
 
-use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use support::{Running, minivmm, require_kvm};
+use support::{Running, compile, minivmm, require_kvm};
 
 /// A bzImage with nothing but a real-mode part (Linux's boot protocol, "The Real-Mode Kernel
 /// Header").
@@ -128,16 +128,10 @@ entry:
 fn assemble(dir: &Path) -> PathBuf {
     let (source, image) = (dir.join("kernel.S"), dir.join("kernel.bin"));
     fs::write(&source, KERNEL).unwrap();
-    let compiler = env::var("CC").unwrap_or_else(|_| String::from("cc"));
-    let mut words = compiler.split_whitespace();
-    let status = Command::new(words.next().unwrap())
-        .args(words)
-        .args(["-m32", "-nostdlib", "-static", "-no-pie"])
-        .args(["-Wl,--oformat=binary,--build-id=none,-Ttext=0", "-o"])
-        .args([&image, &source])
-        .status()
-        .unwrap();
-    assert!(status.success());
+    let flags = ["-m32", "-nostdlib", "-static", "-no-pie"];
+    let link = ["-Wl,--oformat=binary,--build-id=none,-Ttext=0", "-o"];
+    let files = [image.as_os_str(), source.as_os_str()];
+    compile(flags.into_iter().chain(link).map(OsStr::new).chain(files));
     image
 }
 

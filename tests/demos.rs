@@ -10,7 +10,9 @@ use kvm_ioctls::Kvm;
 use minivmm_guests::expect::{EXPECTS, End, Expect, VCPU_COUNTS, expectation};
 use nix::sys::signal::Signal;
 
-use support::{Finished, Running, image, minivmm, minivmm_in_shell, prompting, require_kvm, run};
+use support::{
+    Finished, Running, minivmm, minivmm_in_shell, prompting, require_kvm, run, run_code,
+};
 
 /// Exit codes that the guest ABI leaves to minivmm: see `minivmm --help`.
 const TRIPLE_FAULT: i32 = 8;
@@ -156,14 +158,6 @@ fn kvmtest(text: &[u8]) -> Vec<u8> {
     }
     code.push(0xf4); // hlt
     code
-}
-
-/// Runs `code` from a file.
-fn run_code(code: &[u8], line: &str) -> Finished {
-    let image = image(code);
-    let mut command = minivmm(line);
-    command.arg(image.path());
-    run(command)
 }
 
 #[test]

@@ -3,22 +3,19 @@
 
 mod support;
 
-use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use kvm_bindings::KVM_MP_STATE_HALTED;
-use minivmm::config::{CpuMode, GuestSource, IrqChip, VmConfig};
-use minivmm::exit::{PioAddr, VcpuId, VmExit};
+use minivmm::config::{CpuMode, IrqChip};
+use minivmm::exit::{PioAddr, VmExit};
 use minivmm::irq::Message;
-use minivmm::kvm::kick;
 use minivmm::kvm::vcpu::KvmVcpu;
-use minivmm::kvm::vm::{KVM_DEVICE, KvmVm};
-use minivmm::stress::config::StressConfig;
 use minivmm::vcpu::{BuildVcpu, VcpuRun};
 
-use support::{image, require_kvm};
+use support::require_kvm;
+use support::vcpu::resettable;
 
 /// Only a guest that hangs takes so long.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -64,19 +61,6 @@ const INTERRUPTED: [u8; 44] = [
 ];
 const ASLEEP_AFTER_X2APIC: u64 = 0x1018;
 const ASLEEP_IN_HANDLER: u64 = 0x1029;
-
-/// A vCPU with `code`, which can be put back.
-fn start(code: &[u8]) -> (KvmVm, KvmVcpu) {
-    kick::install_handler();
-    let guest = image(code);
-    let mut config = VmConfig::new(GuestSource::File(guest.path().to_owned()));
-    config.mode = Some(CpuMode::Real);
-    config.platform.irqchip = Some(IrqChip::Split);
-    config.stress = Some(StressConfig::default());
-    let vm = KvmVm::new(Path::new(KVM_DEVICE), &config).unwrap();
-    let vcpu = vm.build(VcpuId(0)).unwrap();
-    (vm, vcpu)
-}
 
 /// Runs the guest until it sleeps with this RIP; the exits on the way there.
 #[track_caller]
@@ -138,7 +122,7 @@ fn a_look_at_a_vcpu_that_sleeps_executes_nothing_and_loses_no_wake() {
     if !require_kvm() {
         return;
     }
-    let (vm, mut vcpu) = start(&CODE);
+    let (vm, mut vcpu) = resettable(&CODE, CpuMode::Real, Some(IrqChip::Split));
     let mut apics = vm.local_apics().unwrap();
     assert_eq!(vcpu.run_halted().unwrap(), None, "it does not sleep yet");
     assert_eq!(run_to_halt(&mut vcpu, ASLEEP), []);
@@ -163,7 +147,7 @@ fn an_end_is_told_once_and_not_after_a_reset() {
     if !require_kvm() {
         return;
     }
-    let (vm, mut vcpu) = start(&INTERRUPTED);
+    let (vm, mut vcpu) = resettable(&INTERRUPTED, CpuMode::Real, Some(IrqChip::Split));
     let mut apics = vm.local_apics().unwrap();
     apics.report_ends(&[Some(LEVEL)]);
     let mut sleep_in_handler = |vcpu: &mut KvmVcpu| {

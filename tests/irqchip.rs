@@ -10,7 +10,7 @@ use minivmm_guests::expect::platform::PLATFORM_EXPECTS;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
-use support::{Finished, image, minivmm, require_kvm, run};
+use support::{Finished, minivmm, require_kvm, run, run_code};
 
 const IRQCHIPS: [&str; 2] = ["kernel", "split"];
 
@@ -118,11 +118,8 @@ impl Step {
 fn run_script(irqchip: &str, script: &[Step]) -> Finished {
     let probe = minivmm_guests::find("irq-probe").unwrap().image;
     let steps: Vec<u8> = script.iter().flat_map(|step| step.bytes()).collect();
-    let file = image(&[probe, &steps, &[0; 12]].concat());
     let line = format!("-q --mode protected --device testdev --irqchip {irqchip}");
-    let mut command = minivmm(&line);
-    command.arg(file.path());
-    run(command)
+    run_code(&[probe, &steps, &[0; 12]].concat(), &line)
 }
 
 /// Runs scripts of both kinds of controllers; they are to say the same.

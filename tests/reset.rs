@@ -3,32 +3,17 @@
 
 mod support;
 
-use std::path::Path;
-
-use minivmm::config::{CpuMode, GuestSource, IrqChip, VmConfig};
-use minivmm::exit::{Direction, VcpuId, VmExit};
-use minivmm::kvm::kick;
+use minivmm::config::{CpuMode, IrqChip};
+use minivmm::exit::{Direction, VmExit};
 use minivmm::kvm::vcpu::KvmVcpu;
-use minivmm::kvm::vm::{KVM_DEVICE, KvmVm};
-use minivmm::stress::config::StressConfig;
+use minivmm::kvm::vm::KvmVm;
 use minivmm::vcpu::{BuildVcpu, VcpuRun};
 
-use support::{image, require_kvm};
+use support::require_kvm;
+use support::vcpu::resettable;
 
 fn vm(code: &[u8], mode: CpuMode) -> (KvmVm, KvmVcpu) {
-    vm_with(code, mode, None)
-}
-
-fn vm_with(code: &[u8], mode: CpuMode, irqchip: Option<IrqChip>) -> (KvmVm, KvmVcpu) {
-    kick::install_handler();
-    let guest = image(code);
-    let mut config = VmConfig::new(GuestSource::File(guest.path().to_owned()));
-    config.mode = Some(mode);
-    config.stress = Some(StressConfig::default());
-    config.platform.irqchip = irqchip;
-    let vm = KvmVm::new(Path::new(KVM_DEVICE), &config).unwrap();
-    let vcpu = vm.build(VcpuId(0)).unwrap();
-    (vm, vcpu)
+    resettable(code, mode, None)
 }
 
 /// Runs to the next exit that is an access, and expects a write of `value`.
@@ -175,7 +160,7 @@ fn an_interrupt_that_was_not_taken_is_gone() {
     for (mode, code) in
         [(CpuMode::Real, &real[..]), (CpuMode::Protected, &other), (CpuMode::Long, &other)]
     {
-        let (vm, mut vcpu) = vm_with(code, mode, Some(IrqChip::Split));
+        let (vm, mut vcpu) = resettable(code, mode, Some(IrqChip::Split));
         let until_read = |vcpu: &mut KvmVcpu, interrupt: bool| {
             expect_write(vcpu, &[2]);
             if interrupt {

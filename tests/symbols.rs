@@ -1,11 +1,12 @@
 //! Symbols of ELF files that the C compiler makes here, as `guests/build.rs` makes the guests,
 //! and of what is left of one that is cut off or damaged.
 
-use std::env;
+mod support;
+
 use std::error::Error;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use minivmm::trace::symbols::Symbols;
 use proptest::prelude::*;
@@ -71,20 +72,11 @@ fn compile(dir: &TempDir, name: &str, source: &str, flags: &[&str]) -> PathBuf {
     let source_path = dir.path().join(name);
     fs::write(&source_path, source).unwrap();
     let path = dir.path().join("guest.elf");
-    let compiler = env::var("CC").unwrap_or_else(|_| String::from("cc"));
-    let mut words = compiler.split_whitespace();
-    let output = Command::new(words.next().unwrap())
-        .args(words)
-        .args(["-nostdlib", "-static", "-no-pie", "-fno-pie", "-ffreestanding"])
-        .args(["-fno-stack-protector", "-Wl,--build-id=none"])
-        .arg(format!("-Wl,-Ttext={TEXT:#x}"))
-        .args(flags)
-        .arg("-o")
-        .arg(&path)
-        .arg(source_path)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let at = format!("-Wl,-Ttext={TEXT:#x}");
+    let own = ["-nostdlib", "-static", "-no-pie", "-fno-pie", "-ffreestanding"];
+    let own = own.into_iter().chain(["-fno-stack-protector", "-Wl,--build-id=none", &at]);
+    let flags = own.chain(flags.iter().copied()).chain(["-o"]).map(OsStr::new);
+    support::compile(flags.chain([path.as_os_str(), source_path.as_os_str()]));
     path
 }
 

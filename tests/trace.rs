@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use support::{Finished, Running, minivmm, minivmm_in_shell, prompting, require_kvm, run};
+use support::{Finished, Running, compile, minivmm, minivmm_in_shell, prompting, require_kvm, run};
 
 /// A place for traces.
 struct Place(TempDir);
@@ -311,11 +311,8 @@ fn statistics_name_the_code() {
     fs::write(&source, text).unwrap();
     let (elf, image) = (place.file("guest.elf"), place.file("guest.bin"));
     let cc = |args: &[&str]| {
-        let status = std::process::Command::new("cc")
-            .args(["-m32", "-nostdlib", "-static", "-Wl,-Ttext=0x1000,-e,shout,--build-id=none"])
-            .args(args)
-            .status();
-        assert!(status.unwrap().success());
+        let own = ["-m32", "-nostdlib", "-static", "-Wl,-Ttext=0x1000,-e,shout,--build-id=none"];
+        compile(own.iter().chain(args));
     };
     cc(&[source.to_str().unwrap(), "-o", elf.to_str().unwrap()]);
     cc(&["-Wl,--oformat=binary", source.to_str().unwrap(), "-o", image.to_str().unwrap()]);

@@ -7,6 +7,9 @@
 
 #![allow(dead_code, reason = "each file of tests is a program of its own and uses a part of it")]
 
+pub mod vcpu;
+
+use std::env;
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
@@ -81,6 +84,23 @@ pub fn image(code: &[u8]) -> NamedTempFile {
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(code).unwrap();
     file
+}
+
+/// Runs `code` from a file.
+pub fn run_code(code: &[u8], line: &str) -> Finished {
+    let image = image(code);
+    let mut command = minivmm(line);
+    command.arg(image.path());
+    run(command)
+}
+
+/// Has the C compiler (`$CC`, or `cc`) make something with these arguments.
+#[track_caller]
+pub fn compile<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) {
+    let compiler = env::var("CC").unwrap_or_else(|_| String::from("cc"));
+    let mut words = compiler.split_whitespace();
+    let output = Command::new(words.next().unwrap()).args(words).args(args).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A real-mode demo guest without data, every vCPU of which sends `>` first.

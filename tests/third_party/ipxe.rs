@@ -2,7 +2,7 @@
 
 use crate::console::Console;
 use crate::packages::require;
-use crate::support::{image, minivmm, run, skipped};
+use crate::support::{minivmm, run_code, skipped};
 
 const PATHS: &[&str] = &["/boot/ipxe.lkrn", "/usr/lib/ipxe/ipxe.lkrn"];
 
@@ -41,10 +41,7 @@ const STACK_BASE_GUEST: [u8; 0x80] = [
 /// Whether an interrupt of 32-bit code pushes where SS says. Where it does not, iPXE, whose
 /// segments have bases, returns from its first interrupt to anywhere, and that is said.
 fn can_take_interrupts() -> bool {
-    let guest = image(&STACK_BASE_GUEST);
-    let mut command = minivmm("-q --mode protected");
-    command.arg(guest.path());
-    match &*run(command).assert_code(0).stdout {
+    match &*run_code(&STACK_BASE_GUEST, "-q --mode protected").assert_code(0).stdout {
         b"y" => true,
         b"n" => {
             skipped("past its start: this host's interrupts do not heed the base of SS");
